@@ -1,0 +1,15 @@
+//! Softmax over the last axis: candle's fused one, with the gradient it lacks.
+
+use candle_core::{D, Result, Tensor};
+
+use super::frozen::frozen;
+
+/// Probabilities along the last axis.
+pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let y = candle_nn::ops::softmax_last_dim(&x.detach().contiguous()?)?;
+    let probabilities = y.clone();
+    frozen(x, y, move |gradient| {
+        let along = (gradient * &probabilities)?.sum_keepdim(D::Minus1)?;
+        gradient.broadcast_sub(&along)? * &probabilities
+    })
+}

@@ -1,0 +1,324 @@
+//! A run: a micro-batch of images from noise to pixels, one step at a time.
+//!
+//! All images of a run share size, steps and scheduler; prompts, seeds, methods and guidance scales
+//! are their own. The numbered comments in [`Run::step`] are the algorithm. A step either ends
+//! whole or leaves the run as it was, so a [`Checkpoint`] can be taken between any two steps.
+//!
+//! Not here: what a job is (`excite_jobs`), where images go (the callers).
+
+mod guide;
+mod row;
+
+use candle_core::{DType, Device, Tensor};
+use excite_jobs::Spec;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::noise;
+use crate::picture::Picture;
+use crate::scheduler::Scheduler;
+use crate::trace::Record;
+use crate::unet::TextKeys;
+use row::Row;
+
+/// What a run records beyond the images.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outputs {
+    /// Keep the latents after each step (for a trace).
+    pub latents: bool,
+    /// Keep the subjects' maps of each step (for heat maps), from the conditional half of the
+    /// denoising pass.
+    pub maps: bool,
+}
+
+/// What a step did, one entry an image.
+#[derive(Debug, Clone)]
+pub struct StepReport {
+    /// The step, from 0.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The loss that decided the update; NaN where there was none.
+    pub losses: Vec<f32>,
+    /// Refinement iterations.
+    pub refinements: Vec<u32>,
+}
+
+/// A finished image and what was recorded on the way.
+pub struct Rendered {
+    /// What it is.
+    pub spec: Spec,
+    /// The pixels.
+    pub picture: Picture,
+    /// What the steps recorded.
+    pub record: Record,
+    /// `[4, h, w]`
+    pub noise: Tensor,
+    /// `[77, d]`
+    pub text_states: Tensor,
+    /// `[4, h, w]`
+    pub final_latents: Tensor,
+    /// `[3, H, W]` in 0..1, before rounding.
+    pub image: Tensor,
+}
+
+/// A micro-batch in progress.
+pub struct Run<'m> {
+    model: &'m Model,
+    rows: Vec<Row>,
+    outputs: Outputs,
+    scheduler: Scheduler,
+    /// Steps done.
+    done: usize,
+    /// Height and width of the latents.
+    size: (usize, usize),
+}
+
+impl<'m> Run<'m> {
+    /// Starts images from their noise.
+    ///
+    /// # Errors
+    /// If `specs` is empty, they cannot share a run, or one does not fit the model.
+    pub fn start(model: &'m Model, specs: &[Spec], outputs: Outputs) -> Result<Self> {
+        let first = specs.first().ok_or_else(|| Error::Spec("a run needs an image".into()))?;
+        let size = latent_size(model, first)?;
+        for spec in specs {
+            let alike = (spec.width, spec.height, spec.steps, spec.scheduler)
+                == (first.width, first.height, first.steps, first.scheduler);
+            if !alike {
+                return Err(Error::Spec(
+                    "the images of a run must share `width`, `height`, `steps` and `scheduler`"
+                        .into(),
+                ));
+            }
+            if spec.model != model.name() {
+                return Err(Error::Spec(format!(
+                    "`model` is `{}`, but `{}` is loaded",
+                    spec.model,
+                    model.name()
+                )));
+            }
+        }
+        let scheduler = model.schedulers().scheduler(first.scheduler, first.steps)?;
+        let timesteps = scheduler.timesteps();
+        let mut texts = row::Texts::new(model);
+        let rows = specs
+            .iter()
+            .map(|spec| Row::new(&mut texts, spec, size, timesteps))
+            .collect::<Result<_>>()?;
+        Ok(Self { model, rows, outputs, scheduler, done: 0, size })
+    }
+
+    /// Goes on from checkpoints of the same step, one a spec.
+    ///
+    /// # Errors
+    /// As [`Run::start`], and if a checkpoint belongs to another spec or step, or lacks something
+    /// that `outputs` wants.
+    pub fn resume(
+        model: &'m Model,
+        specs: &[Spec],
+        outputs: Outputs,
+        checkpoints: &[Checkpoint],
+    ) -> Result<Self> {
+        let mut run = Self::start(model, specs, outputs)?;
+        let wrong = |message: &str| Err(Error::Checkpoint(message.to_owned()));
+        let Some(first) = checkpoints.first() else { return wrong("there is none") };
+        if checkpoints.len() != specs.len() {
+            return wrong("there must be one for each image");
+        }
+        if checkpoints.iter().any(|checkpoint| checkpoint.next_step() != first.next_step()) {
+            return wrong("the images stopped at different steps");
+        }
+        if first.next_step() > run.steps() {
+            return wrong("it lies behind the last step");
+        }
+        run.done = first.next_step();
+        for (row, checkpoint) in run.rows.iter_mut().zip(checkpoints) {
+            row.restore(checkpoint, outputs)?;
+        }
+        let join = |name: &str| {
+            let each: Option<Vec<_>> = checkpoints.iter().map(|c| c.scheduler(name)).collect();
+            each.and_then(|each| Tensor::stack(&each, 0).ok())
+        };
+        run.scheduler.restore(join);
+        Ok(run)
+    }
+
+    /// Steps of the whole run (PNDM makes one more than `steps`).
+    pub fn steps(&self) -> usize {
+        self.scheduler.timesteps().len()
+    }
+
+    /// Steps done.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Makes one step. `cancelled` is asked before each pass through the UNet.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `cancelled` said so: the running step is abandoned. Otherwise if a
+    /// value is not finite or the tensor library fails.
+    pub fn step(&mut self, cancelled: &dyn Fn() -> bool) -> Result<StepReport> {
+        let (step, steps) = (self.done, self.steps());
+        if step >= steps {
+            return Err(Error::Spec("the run has no step left".into()));
+        }
+        let timestep = self.scheduler.timesteps()[step];
+        // 1. Guidance moves the latents of the images that have it, refined where it is due.
+        let (latents, guided) = self.guide(step, timestep, cancelled)?;
+        // 2. The full UNet predicts noise for the moved latents, unconditional and conditional.
+        if cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let (noise, observed) = self.predict(step, timestep, &latents)?;
+        // 3. The scheduler takes the latents to the next timestep.
+        let mut scheduler = self.scheduler.clone();
+        let latents = scheduler.step(step, &noise, &Tensor::stack(&latents, 0)?)?;
+        let latents: Vec<Tensor> =
+            (0..self.rows.len()).map(|r| latents.get(r)).collect::<Result<_, _>>()?;
+        for (row, latents) in self.rows.iter().zip(&latents) {
+            row.require_finite(latents, "the latents", step)?;
+        }
+        // 4. Only now is anything kept.
+        self.scheduler = scheduler;
+        let report = StepReport {
+            step,
+            steps,
+            losses: guided.iter().map(|g| g.loss).collect(),
+            refinements: guided.iter().map(|g| g.refinements).collect(),
+        };
+        for (((row, latents), guided), observed) in
+            self.rows.iter_mut().zip(latents).zip(guided).zip(observed)
+        {
+            row.keep(latents, guided, observed, self.outputs);
+        }
+        self.done += 1;
+        Ok(report)
+    }
+
+    /// Makes all steps that are left and decodes.
+    ///
+    /// # Errors
+    /// As [`Run::step`].
+    pub fn complete(
+        mut self,
+        cancelled: &dyn Fn() -> bool,
+        mut after: impl FnMut(&StepReport),
+    ) -> Result<Vec<Rendered>> {
+        while self.done < self.steps() {
+            after(&self.step(cancelled)?);
+        }
+        self.finish()
+    }
+
+    /// The state of an image between two steps.
+    ///
+    /// # Errors
+    /// If there is no such row, or the tensor library fails.
+    pub fn checkpoint(&self, row: usize) -> Result<Checkpoint> {
+        let this = self.rows.get(row);
+        let this = this.ok_or_else(|| Error::Checkpoint(format!("there is no row {row}")))?;
+        let state = self.scheduler.state();
+        let state: Vec<(String, Tensor)> = state
+            .into_iter()
+            .map(|(name, batch)| Ok((name, batch.get(row)?)))
+            .collect::<Result<_>>()?;
+        this.checkpoint(self.done, state)
+    }
+
+    /// Decodes the images.
+    ///
+    /// # Errors
+    /// If steps are left, or the tensor library fails.
+    pub fn finish(self) -> Result<Vec<Rendered>> {
+        if self.done < self.steps() {
+            let left = self.steps() - self.done;
+            return Err(Error::Spec(format!("{left} steps are left")));
+        }
+        let vae = self.model.vae();
+        // One image at a time: a decoded picture needs far more memory than its latents.
+        self.rows
+            .into_iter()
+            .map(|row| {
+                let decoded = vae.decode(&row.latents.unsqueeze(0)?)?.squeeze(0)?;
+                row.require_finite(&decoded, "the picture", self.done)?;
+                let image = decoded.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
+                Ok(Rendered {
+                    picture: Picture::from_tensor(&image)?,
+                    record: row.record,
+                    noise: row.noise,
+                    text_states: row.text_states,
+                    final_latents: row.latents,
+                    image,
+                    spec: row.spec,
+                })
+            })
+            .collect()
+    }
+
+    /// Classifier-free guidance for every image: the noise predictions `[b, 4, h, w]`, and for each
+    /// image what the conditional half attended to, if that is recorded.
+    fn predict(
+        &mut self,
+        step: usize,
+        timestep: u32,
+        latents: &[Tensor],
+    ) -> Result<(Tensor, Vec<Option<row::Observed>>)> {
+        // An image with guidance scale 1 or less needs no unconditional half.
+        let halves: Vec<usize> =
+            (0..self.rows.len()).filter(|&r| self.rows[r].spec.guidance_scale > 1.).collect();
+        let (mut input, mut keys): (Vec<&Tensor>, Vec<&TextKeys>) =
+            halves.iter().map(|&r| (&latents[r], self.rows[r].unconditional.as_ref())).unzip();
+        for (row, latents) in self.rows.iter().zip(latents) {
+            input.push(latents);
+            keys.push(row.conditional.as_ref());
+        }
+        let keys = TextKeys::batch(&keys)?;
+        let input = Tensor::stack(&input, 0)?;
+        let unet = self.model.unet();
+        let (noise, maps) = unet.noise_and_map(&input, timestep, &keys, self.outputs.maps)?;
+        let mut combined = Vec::with_capacity(self.rows.len());
+        let mut observed = Vec::with_capacity(self.rows.len());
+        let map_size = unet.map_size(self.size);
+        for (r, row) in self.rows.iter_mut().enumerate() {
+            let conditional = noise.get(halves.len() + r)?;
+            let noise = match halves.iter().position(|&half| half == r) {
+                Some(half) => {
+                    let unconditional = noise.get(half)?;
+                    let difference = ((conditional - &unconditional)? * row.spec.guidance_scale)?;
+                    (unconditional + difference)?
+                }
+                None => conditional,
+            };
+            row.require_finite(&noise, "the noise prediction", step)?;
+            combined.push(noise);
+            observed.push(match &maps {
+                Some(maps) => row.observe(&maps.get(halves.len() + r)?, map_size)?,
+                None => None,
+            });
+        }
+        Ok((Tensor::stack(&combined, 0)?, observed))
+    }
+}
+
+/// Height and width of the latents of a spec.
+fn latent_size(model: &Model, spec: &Spec) -> Result<(usize, usize)> {
+    let factor = model.vae().factor() as u32;
+    let multiple = model.facts().size_multiple;
+    let fits = |side: u32| side > 0 && side.is_multiple_of(multiple);
+    if !fits(spec.width) || !fits(spec.height) {
+        return Err(Error::Spec(format!(
+            "`width` x `height` is {} x {}, not multiples of {multiple}",
+            spec.width, spec.height
+        )));
+    }
+    Ok(((spec.height / factor) as usize, (spec.width / factor) as usize))
+}
+
+/// `[4, h, w]` of noise for a seed.
+fn initial_noise(seed: u32, (height, width): (usize, usize)) -> Result<Tensor> {
+    let values = noise::torch_cpu(seed, 4 * height * width);
+    Ok(Tensor::from_vec(values, (4, height, width), &Device::Cpu)?.to_dtype(DType::F32)?)
+}

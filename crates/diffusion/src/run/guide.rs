@@ -1,0 +1,192 @@
+//! The guided part of a step: evaluate, refine where it is due, update.
+//!
+//! Images are independent of each other: each has its own loss, its own refinement, its own end.
+//! Those that still need a pass are put together into one batch (the active subset, compacted).
+//! Each refinement iteration costs one pass: the evaluation behind an update is the one that the
+//! next update uses, so r iterations take r + 1 evaluations and r + 1 updates.
+
+use candle_core::{Tensor, Var};
+
+use super::Run;
+use super::row::Guided;
+use crate::error::{Error, Result};
+use crate::guidance::attend_and_excite::{Evaluation, Subjects};
+use crate::guidance::{Refining, step_size};
+use crate::unet::TextKeys;
+
+/// Updates stop before this step if no threshold is due.
+fn due(run: &Run<'_>, row: usize, step: usize) -> Option<Due> {
+    let row = &run.rows[row];
+    let params = row.guidance()?;
+    let updates = step < params.max_iter_to_alter as usize;
+    let threshold = params.thresholds_for(row.spec.steps).get(&(step as u32)).copied();
+    (updates || threshold.is_some()).then(|| Due {
+        updates,
+        threshold,
+        step_size: step_size(params, step, run.steps()),
+    })
+}
+
+struct Due {
+    /// Whether the step ends with an update.
+    updates: bool,
+    threshold: Option<f64>,
+    step_size: f64,
+}
+
+/// An image that guidance acts on in this step.
+struct Active {
+    row: usize,
+    due: Due,
+    latents: Tensor,
+    subjects: Subjects,
+    /// Of the latents as they are.
+    loss: f32,
+    /// `None` where the loss is 0.
+    gradient: Option<Tensor>,
+    refining: Option<Refining>,
+    guided: Guided,
+}
+
+impl Active {
+    /// Down the gradient; a loss of 0 moves nothing.
+    fn update(&mut self) -> Result<()> {
+        if let Some(gradient) = &self.gradient {
+            self.latents = (&self.latents - (gradient * self.due.step_size)?)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, evaluation: Evaluation, gradient: Option<Tensor>) {
+        self.loss = evaluation.loss;
+        self.gradient = gradient;
+        self.guided.loss = evaluation.loss;
+        self.guided.scores.clone_from(&evaluation.scores);
+        self.guided.evaluations.push((evaluation.loss, evaluation.scores));
+    }
+}
+
+impl Run<'_> {
+    /// The latents `[4, h, w]` of every image after guidance, and what was done.
+    pub(super) fn guide(
+        &self,
+        step: usize,
+        timestep: u32,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Tensor>, Vec<Guided>)> {
+        let mut latents: Vec<Tensor> = self.rows.iter().map(|row| row.latents.clone()).collect();
+        let mut guided = vec![Guided::none(); self.rows.len()];
+        let mut active: Vec<Active> = Vec::new();
+        for (r, row) in self.rows.iter().enumerate() {
+            if let (Some(due), Some(subjects)) = (due(self, r, step), &row.subjects) {
+                active.push(Active {
+                    row: r,
+                    due,
+                    latents: row.latents.clone(),
+                    subjects: subjects.clone(),
+                    loss: f32::NAN,
+                    gradient: None,
+                    refining: None,
+                    guided: Guided::none(),
+                });
+            }
+        }
+        if active.is_empty() {
+            return Ok((latents, guided));
+        }
+        self.evaluate(&mut active.iter_mut().collect::<Vec<_>>(), step, timestep, cancelled)?;
+        for image in &mut active {
+            let begin = |threshold| {
+                let params = self.rows[image.row].guidance()?;
+                Refining::begin(params, threshold, f64::from(image.loss))
+            };
+            image.refining = image.due.threshold.and_then(begin);
+        }
+        loop {
+            let mut subset: Vec<&mut Active> =
+                active.iter_mut().filter(|image| image.refining.is_some()).collect();
+            if subset.is_empty() {
+                break;
+            }
+            for image in &mut subset {
+                image.update()?;
+            }
+            self.evaluate(&mut subset, step, timestep, cancelled)?;
+            for image in subset {
+                let Some(refining) = &mut image.refining else { continue };
+                let again = refining.again(f64::from(image.loss));
+                image.guided.refinements = refining.iterations();
+                if !again {
+                    image.refining = None;
+                }
+            }
+        }
+        for mut image in active {
+            if image.due.updates {
+                image.update()?;
+            }
+            image.guided.pieces = image.subjects.pieces();
+            latents[image.row] = image.latents;
+            guided[image.row] = image.guided;
+        }
+        Ok((latents, guided))
+    }
+
+    /// One truncated pass with gradient for the images of `subset`.
+    fn evaluate(
+        &self,
+        subset: &mut [&mut Active],
+        step: usize,
+        timestep: u32,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        if cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let unet = self.model.unet();
+        let keys: Vec<&TextKeys> =
+            subset.iter().map(|image| self.rows[image.row].conditional.as_ref()).collect();
+        let keys = TextKeys::batch(&keys)?;
+        let latents: Vec<&Tensor> = subset.iter().map(|image| &image.latents).collect();
+        // A fresh leaf for each pass; only it has a gradient, the conditional text and weights not.
+        let leaf = Var::from_tensor(&Tensor::stack(&latents, 0)?)?;
+        let maps = unet.map(leaf.as_tensor(), timestep, &keys)?;
+        let size = unet.map_size(self.size);
+        let mut evaluations = Vec::with_capacity(subset.len());
+        let mut total: Option<Tensor> = None;
+        for (i, image) in subset.iter_mut().enumerate() {
+            let evaluation = image.subjects.evaluate(&maps.get(i)?, size)?;
+            if !evaluation.loss.is_finite() {
+                let seed = self.rows[image.row].spec.seed;
+                return Err(Error::NonFinite { what: "the loss", step, seed });
+            }
+            // The images share no operation across the batch, so the sum's gradient is each one's.
+            total = match (total, &evaluation.tensor) {
+                (Some(total), Some(loss)) => Some((total + loss)?),
+                (total, loss) => total.or(loss.clone()),
+            };
+            evaluations.push(evaluation);
+        }
+        let gradients = match total {
+            Some(total) => total.backward()?.remove(leaf.as_tensor()),
+            None => None,
+        };
+        // What candle leaves for a variable may keep the whole graph alive.
+        let gradients = gradients.map(|gradients| gradients.detach());
+        for (i, (image, mut evaluation)) in subset.iter_mut().zip(evaluations).enumerate() {
+            let moves = evaluation.tensor.take().is_some();
+            let gradient = match &gradients {
+                Some(gradients) if moves => Some(gradients.get(i)?),
+                _ if moves => {
+                    return Err(candle_core::Error::Msg("the loss has no gradient".into()).into());
+                }
+                _ => None,
+            };
+            if let Some(gradient) = &gradient {
+                self.rows[image.row].require_finite(gradient, "the gradient", step)?;
+            }
+            image.take(evaluation, gradient);
+        }
+        Ok(())
+    }
+}
