@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Prompts: CLIP's tokenizer, words to token positions, and the subjects of a prompt.
+//!
+//! No tensors here, so that whoever only checks prompts need not build a tensor library.
+
+mod finder;
+mod subject;
+mod tokenizer;
+
+pub use finder::find_subjects;
+pub use subject::{MAX_SUBJECTS, Subject, SubjectError};
+pub use tokenizer::{CONTEXT, Encoding, Tokenizer, TokenizerError, Truncated, Word};
