@@ -1,4 +1,4 @@
-"""Recompute the inputs and the `first_*` tensors of one golden case with diffusers and print the differences."""
+"""Recompute the inputs and the `first_*` tensors of one golden case with diffusers; print the differences or write the new values."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import common
 
@@ -19,9 +20,9 @@ RELATIVE = {"first_gradient": 1e-3}
 
 
 def read(path):
-    """The tensors of a golden file and its case."""
+    """The tensors of a golden file and its metadata."""
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["case"])
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
 
 
 def recompute(guided, case):
@@ -64,9 +65,12 @@ def main():
     parser.add_argument("--model", default="models/emoji", help="diffusers folder (default: %(default)s)")
     parser.add_argument("--golden", type=Path, default="golden", help="folder of the golden data (default: %(default)s)")
     parser.add_argument("--case", default="guided_pndm", help="a guided case (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="put the recomputed values into the file where they are out of tolerance")
     args = parser.parse_args()
 
-    expected, case = read(args.golden / f"{args.case}.safetensors")
+    path = args.golden / f"{args.case}.safetensors"
+    expected, metadata = read(path)
+    case = json.loads(metadata["case"])
     if "first_map" not in expected:
         parser.error(f"{args.case} has no first_* tensors: choose a guided case")
     _, guided = common.load_pipelines(args.model)
@@ -86,9 +90,14 @@ def main():
         else:
             limit = RELATIVE.get(name, 2e-4)
             within, tolerance = relative <= limit, f"{limit:.0e} rel"
-        bad += not within
+        if not within:
+            bad += 1
+            expected[name] = actual.detach().to(expected[name].dtype).contiguous()
         print(f"{name:<20}{largest:>11.4g}{difference:>11.2e}{relative:>11.2e}{tolerance:>13}{'' if within else '  FAIL'}")
-    if bad:
+    if bad and args.write:
+        save_file(expected, path, metadata)
+        print(f"wrote {bad} tensors to {path}")
+    elif bad:
         sys.exit(f"{bad} tensors out of tolerance")
 
 

@@ -114,6 +114,12 @@ pub enum Error {
     /// A checkpoint that cannot be continued.
     #[error("the checkpoint cannot be continued: {0}")]
     Checkpoint(String),
+    /// A trace or checkpoint file is not what it should be.
+    #[error("the tensor file is not usable: {message}")]
+    Tensors {
+        /// What is wrong.
+        message: String,
+    },
     /// Someone asked to stop; nothing of the running step was kept.
     #[error("stopped on request")]
     Cancelled,
@@ -166,6 +172,7 @@ impl Error {
             Self::Steps { max, .. } => ("steps", format!("Set `steps` to 1..={max}.")),
             Self::Spec(_) => ("spec", "Change the field that the message names.".into()),
             Self::Checkpoint(_) => ("checkpoint", "Start this image again from step 0.".into()),
+            Self::Tensors { .. } => ("tensors", "Write the file anew.".into()),
             Self::Cancelled => ("cancelled", "Run the same command again to go on.".into()),
             Self::Png { .. } => ("png", "Name a PNG that excite wrote.".into()),
             Self::Tokenizer { .. } => ("tokenizer", fetch.into()),

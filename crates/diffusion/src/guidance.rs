@@ -4,7 +4,7 @@
 //! ([`attend_and_excite::Subjects`]); the run takes the gradient and moves the latents. Here is
 //! what does not depend on the method's loss: step sizes and when refinement ends.
 
-pub mod attend_and_excite;
+pub(crate) mod attend_and_excite;
 
 use excite_jobs::{AttendAndExcite, Refinement};
 

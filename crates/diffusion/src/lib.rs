@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The guided pipeline of Excite: Stable Diffusion whose latents are moved, while the image is
+//! made, until every subject of the prompt is attended to (Generative Semantic Nursing, Chefer et
+//! al., SIGGRAPH 2023).
+//!
+//! [`Model::load`] reads a diffusers folder, [`Run`] makes a micro-batch of images step by step,
+//! [`Checkpoint`] carries one image across an interruption, [`Trace`] keeps what was seen. No
+//! async and no network here; whoever waits, fetches or stores calls this crate.
+
+mod checkpoint;
+mod error;
+mod folder;
+mod guidance;
+mod kind;
+mod layers;
+mod model;
+mod noise;
+pub mod picture;
+mod run;
+mod scheduler;
+mod tensors;
+mod text;
+mod trace;
+mod unet;
+mod vae;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use error::{Error, Result};
+pub use folder::{EmbeddedFiles, Folder};
+pub use guidance::attend_and_excite::{Evaluation, Stages, Subjects};
+pub use guidance::step_size;
+pub use kind::kind;
+pub use model::Model;
+pub use noise::torch_cpu;
+pub use run::{Outputs, Rendered, Run, StepReport};
+pub use scheduler::{Scheduler, SchedulerConfig};
+pub use trace::{Observed, Record, Step, Trace};
+pub use unet::{TextKeys, UNet};
+pub use vae::Vae;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use excite_jobs::ModelFacts;
-use excite_prompt::Tokenizer;
+use excite_prompt::{Encoding, Tokenizer};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -106,12 +106,21 @@ impl Model {
         &self.schedulers
     }
 
+    /// A prompt's tokens and words.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode(&self, prompt: &str) -> Result<Encoding> {
+        let model = || self.name.clone();
+        self.tokenizer.encode(prompt).map_err(|source| Error::Tokenizer { model: model(), source })
+    }
+
     /// States `[1, 77, d]` of a prompt.
     ///
     /// # Errors
     /// If the tensor library fails.
     pub fn text_states(&self, prompt: &str) -> Result<Tensor> {
-        self.text_encoder.states(&self.tokenizer.encode(prompt).ids)
+        self.text_encoder.states(&self.encode(prompt)?.ids)
     }
 }
 

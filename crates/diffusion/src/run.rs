@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::noise;
 use crate::picture::Picture;
 use crate::scheduler::Scheduler;
-use crate::trace::Record;
+use crate::trace::{Observed, Record};
 use crate::unet::TextKeys;
 use row::Row;
 
@@ -186,8 +186,8 @@ impl<'m> Run<'m> {
         let report = StepReport {
             step,
             steps,
-            losses: guided.iter().map(|g| g.loss).collect(),
-            refinements: guided.iter().map(|g| g.refinements).collect(),
+            losses: guided.iter().map(|g| g.step.loss).collect(),
+            refinements: guided.iter().map(|g| g.step.refinements).collect(),
         };
         for (((row, latents), guided), observed) in
             self.rows.iter_mut().zip(latents).zip(guided).zip(observed)
@@ -265,7 +265,7 @@ impl<'m> Run<'m> {
         step: usize,
         timestep: u32,
         latents: &[Tensor],
-    ) -> Result<(Tensor, Vec<Option<row::Observed>>)> {
+    ) -> Result<(Tensor, Vec<Option<Observed>>)> {
         // An image with guidance scale 1 or less needs no unconditional half.
         let halves: Vec<usize> =
             (0..self.rows.len()).filter(|&r| self.rows[r].spec.guidance_scale > 1.).collect();

@@ -35,7 +35,7 @@ fn default_eps() -> f64 {
 }
 
 /// The text encoder of a model.
-pub struct TextEncoder {
+pub(crate) struct TextEncoder {
     /// `[vocab, d]`
     tokens: Tensor,
     /// `[77, d]`
@@ -114,7 +114,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// If an id is not in the vocabulary.
-    pub fn states(&self, ids: &[u32; CONTEXT]) -> crate::Result<Tensor> {
+    pub(crate) fn states(&self, ids: &[u32; CONTEXT]) -> crate::Result<Tensor> {
         let ids = Tensor::from_slice(ids, CONTEXT, self.tokens.device())?;
         let embedded = (self.tokens.index_select(&ids, 0)? + &self.positions)?;
         let mut x = embedded.unsqueeze(0)?.to_dtype(DType::F32)?;

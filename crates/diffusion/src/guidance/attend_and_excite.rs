@@ -37,6 +37,17 @@ pub struct Evaluation {
     pub tensor: Option<Tensor>,
 }
 
+/// How one subject's map becomes its score, for those who want to see it. All `[h * w]`, row-major.
+#[derive(Debug, Clone)]
+pub struct Stages {
+    /// The mean of the cross-attention probabilities over layers and heads.
+    pub attention: Vec<f32>,
+    /// After the second softmax, where the subject competes with the other tokens.
+    pub sharpened: Vec<f32>,
+    /// After smoothing; its largest value is the score.
+    pub smoothed: Vec<f32>,
+}
+
 impl Subjects {
     /// `eot` is the position of the end-of-text token in the prompt.
     ///
@@ -104,12 +115,36 @@ impl Subjects {
         Ok(Evaluation { loss, scores, tensor: Some(peak.affine(-1., 1.)?) })
     }
 
-    /// For each subject the scores of its pieces and their smoothed maps `[pieces, h, w]`.
-    fn scores(&self, map: &Tensor, (h, w): (usize, usize)) -> Result<(Vec<Vec<f32>>, Vec<Tensor>)> {
+    /// What [`Subjects::evaluate`] does to the map of the first token of subject `subject`.
+    ///
+    /// # Errors
+    /// If there is no such subject, or the tensor library fails.
+    pub fn stages(&self, map: &Tensor, (h, w): (usize, usize), subject: usize) -> crate::Result<Stages> {
+        let token = self.indices.get(subject).and_then(|list| list.first()).copied();
+        let token = token.ok_or_else(|| Error::Spec(format!("there is no subject {subject}")))?;
+        let sharpened = self.sharpen(map)?;
+        let column = sharpened.narrow(1, token as usize - self.range.0, 1)?.contiguous()?;
+        let smoothed = self.smooth(&column.reshape((1, h, w))?)?;
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        Ok(Stages {
+            attention: values(&map.narrow(1, token as usize, 1)?)?,
+            sharpened: values(&column)?,
+            smoothed: values(&smoothed)?,
+        })
+    }
+
+    /// The second softmax, over the tokens that compete: `[pixels, tokens]`.
+    fn sharpen(&self, map: &Tensor) -> Result<Tensor> {
         let (start, count) = self.range;
         let tokens = map.narrow(1, start, count)?.contiguous()?;
-        let sharpened = softmax(&(tokens * self.params.gain)?)?;
-        let columns: Vec<u32> = self.indices.concat().iter().map(|i| i - start as u32).collect();
+        softmax(&(tokens * self.params.gain)?)
+    }
+
+    /// For each subject the scores of its pieces and their smoothed maps `[pieces, h, w]`.
+    fn scores(&self, map: &Tensor, (h, w): (usize, usize)) -> Result<(Vec<Vec<f32>>, Vec<Tensor>)> {
+        let sharpened = self.sharpen(map)?;
+        let start = self.range.0 as u32;
+        let columns: Vec<u32> = self.indices.concat().iter().map(|i| i - start).collect();
         let columns = Tensor::new(columns, map.device())?;
         // [pixels, tokens] to [subject tokens, h, w]
         let maps = sharpened.index_select(&columns, 1)?.t()?.contiguous()?.reshape(((), h, w))?;

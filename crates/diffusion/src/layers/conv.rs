@@ -75,7 +75,7 @@ impl Weights {
         let mirrored = match self.mirrored.get() {
             Some(mirrored) => mirrored,
             None => {
-                let made = self.kernel.transpose(0, 1)?.flip(&[2, 3])?.contiguous()?;
+                let made = self.kernel.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?;
                 self.mirrored.get_or_init(|| made)
             }
         };

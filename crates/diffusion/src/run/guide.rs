@@ -60,9 +60,9 @@ impl Active {
     fn take(&mut self, evaluation: Evaluation, gradient: Option<Tensor>) {
         self.loss = evaluation.loss;
         self.gradient = gradient;
-        self.guided.loss = evaluation.loss;
-        self.guided.scores.clone_from(&evaluation.scores);
-        self.guided.evaluations.push((evaluation.loss, evaluation.scores));
+        self.guided.step.loss = evaluation.loss;
+        self.guided.step.scores.clone_from(&evaluation.scores);
+        self.guided.step.evaluations.push((evaluation.loss, evaluation.scores));
     }
 }
 
@@ -115,7 +115,7 @@ impl Run<'_> {
             for image in subset {
                 let Some(refining) = &mut image.refining else { continue };
                 let again = refining.again(f64::from(image.loss));
-                image.guided.refinements = refining.iterations();
+                image.guided.step.refinements = refining.iterations();
                 if !again {
                     image.refining = None;
                 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::guidance::attend_and_excite::Subjects;
 use crate::guidance::step_size;
 use crate::model::Model;
-use crate::trace::Record;
+use crate::trace::{Observed, Record, Step};
 use crate::unet::TextKeys;
 
 /// One image in progress.
@@ -34,33 +34,21 @@ pub(super) struct Row {
 /// What guidance did to one image in one step.
 #[derive(Debug, Clone)]
 pub(super) struct Guided {
-    pub(super) loss: f32,
-    pub(super) scores: Vec<f32>,
-    pub(super) refinements: u32,
-    /// Every evaluation in order: loss and scores.
-    pub(super) evaluations: Vec<(f32, Vec<f32>)>,
+    pub(super) step: Step,
     /// Which pieces count, if this step decided it.
     pub(super) pieces: Vec<i64>,
 }
 
 impl Guided {
     pub(super) fn none() -> Self {
-        Self {
+        let step = Step {
             loss: f32::NAN,
             scores: Vec::new(),
             refinements: 0,
             evaluations: Vec::new(),
-            pieces: Vec::new(),
-        }
+        };
+        Self { step, pieces: Vec::new() }
     }
-}
-
-/// What the conditional half of a denoising pass attended to.
-pub(super) struct Observed {
-    scores: Vec<f32>,
-    /// `[subjects][h * w]`
-    maps: Vec<Vec<f32>>,
-    size: (usize, usize),
 }
 
 /// Encodes each text once, however many images share it.
@@ -95,7 +83,7 @@ impl Row {
     ) -> Result<Self> {
         let (text_states, conditional) = texts.get(&spec.prompt)?;
         let (_, unconditional) = texts.get(&spec.negative_prompt)?;
-        let encoding = texts.model.tokenizer().encode(&spec.prompt);
+        let encoding = texts.model.encode(&spec.prompt)?;
         // Plain images are scored too (when maps are recorded), with the default constants.
         let default = AttendAndExcite::default();
         let (params, guided) = match &spec.method {
@@ -158,13 +146,8 @@ impl Row {
         if let (Some(subjects), false) = (&mut self.subjects, guided.pieces.is_empty()) {
             subjects.restore(&guided.pieces);
         }
-        self.record.step(guided.loss, guided.scores, guided.refinements, guided.evaluations);
-        if let Some(observed) = observed {
-            self.record.observe(observed.scores, observed.maps, observed.size);
-        }
-        if outputs.latents {
-            self.record.latents.push(latents.clone());
-        }
+        let kept = outputs.latents.then(|| latents.clone());
+        self.record.keep(guided.step, observed, kept);
         self.latents = latents;
     }
 
@@ -179,7 +162,7 @@ impl Row {
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, outputs: Outputs) -> Result<()> {
         checkpoint.require(&self.spec, self.latents.dims())?;
-        self.latents = checkpoint.latents();
+        self.latents = checkpoint.latents()?;
         if let Some(subjects) = &mut self.subjects {
             subjects.restore(&checkpoint.pieces()?);
         }

@@ -1,0 +1,143 @@
+//! One image between two steps, as bytes: enough to go on elsewhere with the same result.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use excite_jobs::Spec;
+
+use crate::error::{Error, Result};
+use crate::run::Outputs;
+use crate::tensors::{self, Tensors};
+use crate::trace::{Record, tensor};
+
+/// In front of the names of what the record holds.
+const RECORD: &str = "record.";
+
+/// The state of one image after a step. As a file: tensors `latent`, `eps.*` (the scheduler's),
+/// `guidance.pieces`, `record.*`; texts `fingerprint`, `kind` and `next_step`.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    fingerprint: String,
+    kind: String,
+    next_step: usize,
+    tensors: Tensors,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(
+        spec: &Spec,
+        next_step: usize,
+        latents: Tensor,
+        scheduler: Vec<(String, Tensor)>,
+        pieces: Vec<i64>,
+        record: &Record,
+    ) -> Result<Self> {
+        let count = pieces.len();
+        let mut tensors = Tensors::from_iter(scheduler);
+        tensors.insert("latent".into(), latents);
+        tensors.insert("guidance.pieces".into(), Tensor::from_vec(pieces, count, &Device::Cpu)?);
+        let record = record.tensors()?;
+        tensors.extend(record.into_iter().map(|(name, t)| (format!("{RECORD}{name}"), t)));
+        let (fingerprint, kind) = (fingerprint(spec)?, crate::kind().to_owned());
+        Ok(Self { fingerprint, kind, next_step, tensors })
+    }
+
+    /// The checkpoint as a safetensors file.
+    ///
+    /// # Errors
+    /// If the tensor library fails.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let texts = BTreeMap::from([
+            ("fingerprint".to_owned(), self.fingerprint.clone()),
+            ("kind".to_owned(), self.kind.clone()),
+            ("next_step".to_owned(), self.next_step.to_string()),
+        ]);
+        tensors::to_bytes(&self.tensors, &texts)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// If the bytes are no checkpoint.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let wrong = |message: String| Error::Checkpoint(message);
+        let (tensors, mut texts) =
+            tensors::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
+        let mut text = |name: &str| {
+            texts.remove(name).ok_or_else(|| wrong(format!("there is no text `{name}`")))
+        };
+        let (fingerprint, kind, next_step) =
+            (text("fingerprint")?, text("kind")?, text("next_step")?);
+        let next_step = next_step
+            .parse()
+            .map_err(|_| wrong(format!("`next_step` is `{next_step}`, not a step")))?;
+        let latents = tensors.get("latent").map(Tensor::dtype);
+        if latents != Some(DType::F32) {
+            return Err(wrong("there is no tensor `latent` of f32".into()));
+        }
+        Ok(Self { fingerprint, kind, next_step, tensors })
+    }
+
+    /// The step to go on with, from 0.
+    pub fn next_step(&self) -> usize {
+        self.next_step
+    }
+
+    /// The kind of machine it was made on.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// `[4, h, w]`
+    pub(crate) fn latents(&self) -> Result<Tensor> {
+        tensor(&self.tensors, "latent").cloned()
+    }
+
+    /// A tensor of the scheduler.
+    pub(crate) fn scheduler(&self, name: &str) -> Option<Tensor> {
+        self.tensors.get(name).cloned()
+    }
+
+    /// Which piece counts, per subject; -1 while it is open.
+    pub(crate) fn pieces(&self) -> Result<Vec<i64>> {
+        Ok(tensor(&self.tensors, "guidance.pieces")?.to_vec1()?)
+    }
+
+    /// Refuses another image's checkpoint, and one whose latents have another shape.
+    pub(crate) fn require(&self, spec: &Spec, shape: &[usize]) -> Result<()> {
+        if self.fingerprint != fingerprint(spec)? {
+            let (made, here) = (&self.kind, crate::kind());
+            return Err(Error::Checkpoint(if made == here {
+                "it belongs to another image".into()
+            } else {
+                format!("it was made on `{made}`, this is `{here}`")
+            }));
+        }
+        let found = self.latents()?.dims().to_vec();
+        if found != shape {
+            return Err(Error::Checkpoint(format!("latents {found:?}, expected {shape:?}")));
+        }
+        Ok(())
+    }
+
+    /// Puts back what was recorded before the interruption.
+    pub(crate) fn restore_record(&self, record: &mut Record, outputs: Outputs) -> Result<()> {
+        let recorded = |(name, tensor): (&String, &Tensor)| {
+            name.strip_prefix(RECORD).map(|name| (name.to_owned(), tensor.clone()))
+        };
+        record.restore(&self.tensors.iter().filter_map(recorded).collect())?;
+        let lacks = |wanted: bool, count: usize| wanted && count != self.next_step;
+        if record.steps().len() != self.next_step
+            || lacks(outputs.latents, record.latents().len())
+            || lacks(outputs.maps, record.observed().len())
+        {
+            let message = "it did not keep the maps or latents that are wanted now";
+            return Err(Error::Checkpoint(message.into()));
+        }
+        Ok(())
+    }
+}
+
+fn fingerprint(spec: &Spec) -> Result<String> {
+    spec.fingerprint(crate::kind()).map_err(|e| Error::Checkpoint(e.to_string()))
+}

@@ -1,0 +1,200 @@
+//! One image, the same bytes: alone or in any batch, in one go or after any interruption.
+
+use std::cell::Cell;
+
+use excite_diffusion::{Checkpoint, Error, Outputs, Rendered, Run, Trace};
+use excite_jobs::Spec;
+
+use crate::{emoji, never, specs};
+
+const ALL: Outputs = Outputs { latents: true, maps: true };
+
+fn render(specs: &[Spec], outputs: Outputs) -> Vec<Rendered> {
+    Run::start(emoji(), specs, outputs).unwrap().complete(&never, |_| ()).unwrap()
+}
+
+/// All that is known of an image: PNG and trace, with every loss, map and latent.
+fn bytes(rendered: &Rendered) -> (Vec<u8>, Vec<u8>) {
+    (rendered.picture.to_png(&[]).unwrap(), Trace::to_bytes(rendered).unwrap())
+}
+
+/// Five images that have nothing in common but size, steps and scheduler.
+fn five() -> Vec<Spec> {
+    let line = |json: &str| specs(json).remove(0);
+    let refined = r#""steps": 4, "method_params": {"thresholds": {"1": 0.99}, "max_refinement_steps": 3}"#;
+    vec![
+        line(&format!(r#"{{"prompt": "a dog and a mouse", "seed": 1, {refined}}}"#)),
+        line(r#"{"prompt": "a cat and a frog", "seed": 8, "steps": 4, "method_params": {"thresholds": {}}}"#),
+        line(r#"{"prompt": "a lion and a elephant", "steps": 4, "method": "none"}"#),
+        line(&format!(r#"{{"prompt": "a green backpack and a purple chair", "seed": 42, "guidance_scale": 1, {refined}}}"#)),
+        line(r#"{"prompt": "a turtle with a crown", "seed": 3, "steps": 4, "negative_prompt": "a cat", "method_params": {"max_iter_to_alter": 2, "thresholds": {}}}"#),
+    ]
+}
+
+#[test]
+fn a_batch_is_its_images() {
+    let together = render(&five(), ALL);
+    let refined = |r: &Rendered| r.record.steps().iter().map(|s| s.refinements).sum::<u32>();
+    let refinements: Vec<u32> = together.iter().map(refined).collect();
+    assert!(refinements[0] > 0 && refinements[3] > 0, "{refinements:?}");
+    assert_eq!([refinements[1], refinements[2], refinements[4]], [0; 3]);
+    for (i, (spec, rendered)) in five().iter().zip(&together).enumerate() {
+        let alone = render(std::slice::from_ref(spec), ALL).remove(0);
+        let (a, b) = (bytes(&alone), bytes(rendered));
+        assert!(a.0 == b.0, "image {i} differs in its pixels");
+        assert!(a.1 == b.1, "image {i} differs in its trace");
+    }
+}
+
+#[test]
+fn the_size_of_the_batch_does_not_matter() {
+    let line = r#"{"prompt": "a cat and a frog", "seeds": "0..8", "steps": 2}"#;
+    let alone = bytes(&render(&specs(line)[..1], ALL)[0]);
+    for count in 2..=8 {
+        let first = bytes(&render(&specs(line)[..count], ALL)[0]);
+        assert!(first == alone, "batch of {count}");
+    }
+}
+
+#[test]
+fn recording_changes_nothing() {
+    let spec = &five()[..1];
+    let plain = render(spec, Outputs::default()).remove(0);
+    assert_eq!(plain.picture, render(spec, ALL)[0].picture);
+    assert!(plain.record.latents().is_empty() && plain.record.observed().is_empty());
+}
+
+/// Twelve steps with a refinement, stopped after each and gone on with from the saved bytes.
+#[test]
+fn an_image_survives_a_stop_after_any_step() {
+    let line = r#"{"prompt": "a spiky dog and a mouse", "seed": 1, "steps": 12,
+        "subjects": ["spiky", "mouse"],
+        "method_params": {"thresholds": {"0": 0.9, "6": 0.99}, "max_refinement_steps": 3}}"#;
+    let specs = specs(line);
+    let whole = bytes(&render(&specs, ALL)[0]);
+    let mut run = Run::start(emoji(), &specs, ALL).unwrap();
+    let steps = run.steps();
+    assert_eq!(steps, 13);
+    for step in 0..=steps {
+        let saved = run.checkpoint(0).unwrap().to_bytes().unwrap();
+        let read = Checkpoint::from_bytes(&saved).unwrap();
+        assert_eq!(read.next_step(), step);
+        let resumed = Run::resume(emoji(), &specs, ALL, &[read]).unwrap();
+        let rendered = resumed.complete(&never, |_| ()).unwrap();
+        assert!(bytes(&rendered[0]) == whole, "stopped after {step} steps");
+        if step < steps {
+            run.step(&never).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_image_goes_on_in_another_batch() {
+    let specs = five();
+    let mut run = Run::start(emoji(), &specs, ALL).unwrap();
+    run.step(&never).unwrap();
+    run.step(&never).unwrap();
+    let picked = [4, 0].map(|row| (specs[row].clone(), run.checkpoint(row).unwrap()));
+    let (picked_specs, checkpoints): (Vec<_>, Vec<_>) = picked.into_iter().unzip();
+    let resumed = Run::resume(emoji(), &picked_specs, ALL, &checkpoints).unwrap();
+    let resumed = resumed.complete(&never, |_| ()).unwrap();
+    let whole = run.complete(&never, |_| ()).unwrap();
+    assert!(bytes(&resumed[0]) == bytes(&whole[4]));
+    assert!(bytes(&resumed[1]) == bytes(&whole[0]));
+}
+
+/// Wherever in a step the stop comes, nothing of that step is kept.
+#[test]
+fn a_step_that_was_cancelled_never_happened() {
+    let specs = &five()[..1];
+    let whole = bytes(&render(specs, ALL)[0]);
+    for pass in 0..10 {
+        let asked = Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > pass
+        };
+        let mut run = Run::start(emoji(), specs, ALL).unwrap();
+        let error = loop {
+            match run.step(&stop) {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        assert!(bytes(&run.complete(&never, |_| ()).unwrap()[0]) == whole, "pass {pass}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_refused() {
+    let specs = five();
+    let mut run = Run::start(emoji(), &specs[..2], Outputs::default()).unwrap();
+    let early = run.checkpoint(0).unwrap();
+    run.step(&never).unwrap();
+    let (first, second) = (run.checkpoint(0).unwrap(), run.checkpoint(1).unwrap());
+    let refused = |specs: &[Spec], outputs, checkpoints: &[Checkpoint]| {
+        match Run::resume(emoji(), specs, outputs, checkpoints) {
+            Err(Error::Checkpoint(message)) => message,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it was taken"),
+        }
+    };
+    let (none, one) = (Outputs::default(), std::slice::from_ref(&first));
+    for (message, want) in [
+        (refused(&specs[..1], none, &[]), "none"),
+        (refused(&specs[..2], none, one), "one for each"),
+        (refused(&specs[..2], none, &[early, second.clone()]), "different steps"),
+        (refused(&specs[..2], none, &[second, first.clone()]), "another image"),
+        (refused(&specs[..1], ALL, one), "did not keep"),
+    ] {
+        assert!(message.contains(want), "{want}: {message}");
+    }
+    let saved = first.to_bytes().unwrap();
+    for cut in [0, 7, 100, saved.len() - 1] {
+        let error = Checkpoint::from_bytes(&saved[..cut]).unwrap_err();
+        assert!(matches!(error, Error::Checkpoint(_)), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn a_trace_can_be_read() {
+    let rendered = render(&five()[..1], ALL).remove(0);
+    let trace = Trace::from_bytes(&Trace::to_bytes(&rendered).unwrap()).unwrap();
+    assert_eq!(trace.spec, rendered.spec);
+    assert_eq!(trace.record.timesteps(), rendered.record.timesteps());
+    assert_eq!(trace.record.observed(), rendered.record.observed());
+    assert_eq!(trace.record.steps().len(), rendered.record.steps().len());
+    let incomplete = render(&five()[..1], Outputs::default()).remove(0);
+    assert!(matches!(Trace::to_bytes(&incomplete), Err(Error::Tensors { .. })));
+}
+
+#[test]
+fn images_that_cannot_share_a_run_are_refused() {
+    let mut specs = five();
+    assert!(matches!(Run::start(emoji(), &[], ALL), Err(Error::Spec(_))));
+    specs[1].steps = 5;
+    let error = Run::start(emoji(), &specs, ALL).err().unwrap();
+    assert!(error.to_string().contains("must share"), "{error}");
+    specs.truncate(1);
+    for (change, want) in [
+        ((|spec| spec.model = "other@1".into()) as fn(&mut Spec), "`other@1`"),
+        (|spec| spec.width = 100, "multiples of 16"),
+        (|spec| spec.steps = 0, "`steps` is 0"),
+        (|spec| spec.subjects[0].indices = vec![70], "`subjects`"),
+    ] {
+        let mut spec = specs[0].clone();
+        change(&mut spec);
+        let error = Run::start(emoji(), &[spec], ALL).err().unwrap();
+        assert!(error.to_string().contains(want), "{want}: {error}");
+    }
+}
+
+/// Sides that differ, smaller and larger than those the model knows.
+#[test]
+fn other_sizes_are_made() {
+    let line = r#"{"prompt": "a cat and a frog", "width": 96, "height": 160, "steps": 2}"#;
+    let rendered = render(&specs(line), ALL).remove(0);
+    assert_eq!((rendered.picture.width(), rendered.picture.height()), (96, 160));
+    assert_eq!(rendered.record.observed()[0].size, (20, 12));
+}

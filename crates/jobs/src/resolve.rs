@@ -1,0 +1,467 @@
+//! From a line to specs: defaults filled in, every field checked, words turned into positions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use excite_prompt::{Encoding, MAX_SUBJECTS, Subject, Tokenizer, find_subjects};
+
+use crate::error::LineError;
+use crate::limits;
+use crate::line::{Line, SubjectRequest};
+use crate::method::{AttendAndExcite, Method, MethodName};
+use crate::seeds::Seeds;
+use crate::spec::{ENGINE, SchedulerName, Spec};
+
+/// Denoising steps where nobody says otherwise, as in the paper.
+const STEPS: u32 = 50;
+/// Guidance scale where nobody says otherwise, as in the paper.
+const GUIDANCE_SCALE: f64 = 7.5;
+
+/// What a line is checked against.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFacts {
+    /// `name@digest`.
+    pub name: String,
+    /// Pixels, where nobody says otherwise.
+    pub width: u32,
+    /// Pixels, where nobody says otherwise.
+    pub height: u32,
+    /// Pixels that both sides must be a multiple of.
+    pub size_multiple: u32,
+    /// Timesteps the model was trained with; fewer steps than that can be made.
+    pub train_timesteps: u32,
+    /// The model's own scheduler.
+    pub scheduler: SchedulerName,
+    /// Whether only the prompt's own tokens should compete in the second softmax.
+    pub prompt_only_tokens: bool,
+}
+
+/// A checked line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// With the first seed.
+    spec: Spec,
+    /// All seeds.
+    pub seeds: Seeds,
+    /// The person's own name for the job.
+    pub custom_id: Option<String>,
+    /// What the person wants to find it by.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the subjects were found, not named.
+    pub subjects_found: bool,
+    /// What the person should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that was done otherwise than the person may expect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// No subject was named or found: the image is made plain.
+    NoSubjects,
+    /// The prompt or negative prompt did not fit into 77 tokens.
+    Truncated {
+        /// The field.
+        field: &'static str,
+        /// Tokens dropped.
+        tokens: usize,
+        /// The text they stand for.
+        text: String,
+    },
+}
+
+impl Warning {
+    /// A stable code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoSubjects => "no_subjects",
+            Self::Truncated { .. } => "truncated",
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSubjects => {
+                f.write_str("no subject was found, so the image is made plain; name them")
+            }
+            Self::Truncated { field, tokens, text } => write!(
+                f,
+                "`{field}` is longer than 77 tokens; the last {tokens} are cut: \"{}\"",
+                text.trim()
+            ),
+        }
+    }
+}
+
+impl Resolved {
+    /// One spec a seed.
+    pub fn specs(&self) -> impl Iterator<Item = Spec> + '_ {
+        self.seeds.iter().map(|seed| Spec { seed, ..self.spec.clone() })
+    }
+}
+
+impl Line {
+    /// Checks the line against a model.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with field, value and remedy.
+    pub fn resolve(&self, facts: &ModelFacts, tokenizer: &Tokenizer) -> Result<Resolved, LineError> {
+        let prompt = self.prompt.clone().unwrap_or_default();
+        if prompt.trim().is_empty() {
+            return Err(LineError::Empty { field: "prompt" });
+        }
+        let negative_prompt = self.negative_prompt.clone().unwrap_or_default();
+        check_text("prompt", &prompt)?;
+        check_text("negative_prompt", &negative_prompt)?;
+        let mut warnings = Vec::new();
+        let encoding = encode(tokenizer, "prompt", &prompt, &mut warnings)?;
+        encode(tokenizer, "negative_prompt", &negative_prompt, &mut warnings)?;
+        let (subjects, subjects_found) = match &self.subjects {
+            Some(requests) => (named_subjects(&encoding, requests)?, false),
+            None => (find_subjects(&encoding), true),
+        };
+        let method = self.method(facts, &subjects, &mut warnings)?;
+        let seeds = self.seeds()?;
+        let spec = Spec {
+            prompt,
+            negative_prompt,
+            subjects,
+            seed: seeds.iter().next().unwrap_or_default(),
+            noise: self.noise.unwrap_or_default(),
+            width: side("width", self.width.unwrap_or(facts.width), facts)?,
+            height: side("height", self.height.unwrap_or(facts.height), facts)?,
+            steps: steps(self.steps.unwrap_or(STEPS), facts)?,
+            guidance_scale: guidance_scale(self.guidance_scale.unwrap_or(GUIDANCE_SCALE))?,
+            scheduler: self.scheduler.unwrap_or(facts.scheduler),
+            method,
+            model: facts.name.clone(),
+            engine: ENGINE,
+        };
+        check_custom_id(self.custom_id.as_deref())?;
+        let labels = self.labels.clone().unwrap_or_default();
+        check_labels(&labels)?;
+        let custom_id = self.custom_id.clone();
+        Ok(Resolved { spec, seeds, custom_id, labels, subjects_found, warnings })
+    }
+
+    fn method(
+        &self,
+        facts: &ModelFacts,
+        subjects: &[Subject],
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Method, LineError> {
+        let name = self.method.unwrap_or(MethodName::AttendAndExcite);
+        let options = self.method_params.clone().unwrap_or_default();
+        match name {
+            MethodName::None if options.is_empty() => Ok(Method::None),
+            MethodName::None => Err(LineError::NoOptions { method: name.as_str() }),
+            MethodName::AttendAndExcite => {
+                let params = AttendAndExcite::from_options(&options, facts.prompt_only_tokens)?;
+                if subjects.is_empty() {
+                    warnings.push(Warning::NoSubjects);
+                    return Ok(Method::None);
+                }
+                Ok(Method::AttendAndExcite(params))
+            }
+        }
+    }
+
+    fn seeds(&self) -> Result<Seeds, LineError> {
+        match (&self.seeds, self.seed) {
+            (Some(_), Some(_)) => Err(LineError::SeedAndSeeds),
+            (Some(text), None) => text.parse().map_err(LineError::Seeds),
+            (None, seed) => Ok(Seeds::one(seed.unwrap_or(0))),
+        }
+    }
+}
+
+fn encode(
+    tokenizer: &Tokenizer,
+    field: &'static str,
+    text: &str,
+    warnings: &mut Vec<Warning>,
+) -> Result<Encoding, LineError> {
+    let encoding = tokenizer.encode(text).map_err(|e| LineError::Tokenizer(e.to_string()))?;
+    if let Some(cut) = &encoding.truncated {
+        let (tokens, text) = (cut.tokens, cut.text.clone());
+        warnings.push(Warning::Truncated { field, tokens, text });
+    }
+    Ok(encoding)
+}
+
+fn named_subjects(
+    encoding: &Encoding,
+    requests: &[SubjectRequest],
+) -> Result<Vec<Subject>, LineError> {
+    if requests.len() > MAX_SUBJECTS {
+        return Err(LineError::TooManySubjects { count: requests.len(), max: MAX_SUBJECTS });
+    }
+    let mut subjects: Vec<Subject> = Vec::with_capacity(requests.len());
+    for request in requests {
+        let subject = match request {
+            SubjectRequest::Word(text) => {
+                match text.trim().strip_prefix('#').and_then(|index| index.parse().ok()) {
+                    Some(index) => encoding.subject_at(&[index]),
+                    None => encoding.subject(text),
+                }
+            }
+            SubjectRequest::At { word, indices } => {
+                encoding.subject_at(indices).map(|found| match word {
+                    Some(word) => Subject { word: word.clone(), ..found },
+                    None => found,
+                })
+            }
+        };
+        let subject = subject.map_err(LineError::Subject)?;
+        if subjects.iter().any(|other| other.indices == subject.indices) {
+            return Err(LineError::SubjectTwice { word: subject.word });
+        }
+        subjects.push(subject);
+    }
+    Ok(subjects)
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), LineError> {
+    let max = limits::PROMPT_BYTES_MAX;
+    if text.len() > max {
+        return Err(LineError::TextTooLong { field, length: text.len(), unit: "bytes", max });
+    }
+    // White space is folded by the tokenizer, so line breaks and tabs do no harm.
+    let control = |c: char| c.is_control() && !c.is_whitespace();
+    match text.char_indices().find(|(_, c)| control(*c)) {
+        Some((at, c)) => Err(LineError::Character {
+            field,
+            character: c.escape_unicode().to_string(),
+            at,
+            allowed: "text without control characters",
+        }),
+        None => Ok(()),
+    }
+}
+
+fn side(field: &'static str, value: u32, facts: &ModelFacts) -> Result<u32, LineError> {
+    let multiple = facts.size_multiple.max(1);
+    if value == 0 || value > limits::SIDE_MAX {
+        let range = format!("a multiple of {multiple} up to {}", limits::SIDE_MAX);
+        return Err(LineError::OutOfRange { field: field.into(), value: value.to_string(), range });
+    }
+    if !value.is_multiple_of(multiple) {
+        return Err(LineError::NotAMultiple { field, value, multiple });
+    }
+    Ok(value)
+}
+
+fn steps(value: u32, facts: &ModelFacts) -> Result<u32, LineError> {
+    let max = facts.train_timesteps.saturating_sub(1);
+    if (1..=max).contains(&value) {
+        return Ok(value);
+    }
+    let range = format!("1 to {max}");
+    Err(LineError::OutOfRange { field: "steps".into(), value: value.to_string(), range })
+}
+
+fn guidance_scale(value: f64) -> Result<f64, LineError> {
+    let range = limits::GUIDANCE_SCALE;
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let range = format!("{} (off) to {}", range.start(), range.end());
+    let field = "guidance_scale".into();
+    Err(LineError::OutOfRange { field, value: value.to_string(), range })
+}
+
+fn check_custom_id(id: Option<&str>) -> Result<(), LineError> {
+    let Some(id) = id else { return Ok(()) };
+    let (field, max) = ("custom_id", limits::CUSTOM_ID_CHARS_MAX);
+    if id.is_empty() {
+        return Err(LineError::OutOfRange {
+            field: field.into(),
+            value: "empty".into(),
+            range: format!("1 to {max} characters, or leave it out"),
+        });
+    }
+    if id.len() > max {
+        return Err(LineError::TextTooLong { field, length: id.len(), unit: "characters", max });
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    // It may name a file, so it must not be hidden or climb.
+    let bad = id.char_indices().find(|(at, c)| !allowed(*c) || (*at == 0 && *c == '.'));
+    match bad {
+        Some((at, c)) => Err(LineError::Character {
+            field,
+            character: c.escape_default().to_string(),
+            at,
+            allowed: "letters, digits, `_`, `-` and, behind the first character, `.`",
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), LineError> {
+    let field = "labels";
+    if labels.len() > limits::LABELS_MAX {
+        let max = limits::LABELS_MAX;
+        return Err(LineError::TextTooLong { field, length: labels.len(), unit: "entries", max });
+    }
+    for text in labels.iter().flat_map(|(name, value)| [name, value]) {
+        let (length, max) = (text.chars().count(), limits::LABEL_CHARS_MAX);
+        if length > max {
+            return Err(LineError::TextTooLong { field, length, unit: "characters", max });
+        }
+        check_text(field, text)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    macro_rules! data {
+        ($name:literal) => {
+            include_bytes!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../models/emoji/tokenizer/",
+                $name
+            ))
+        };
+    }
+
+    fn resolve(json: &str) -> Result<Resolved, LineError> {
+        static ONE: std::sync::OnceLock<Tokenizer> = std::sync::OnceLock::new();
+        let tokenizer = ONE.get_or_init(|| {
+            Tokenizer::new(data!("vocab.json"), data!("merges.txt"), None).unwrap()
+        });
+        let facts = ModelFacts {
+            name: "emoji@0".into(),
+            width: 128,
+            height: 128,
+            size_multiple: 16,
+            train_timesteps: 1000,
+            scheduler: SchedulerName::Pndm,
+            prompt_only_tokens: false,
+        };
+        Line::parse(json)?.resolve(&facts, tokenizer)
+    }
+
+    fn words(resolved: &Resolved) -> Vec<String> {
+        resolved.spec.subjects.iter().map(|subject| subject.word.clone()).collect()
+    }
+
+    #[test]
+    fn what_is_left_out_is_filled_in() {
+        let got = resolve(r#"{"prompt": "a cat and a frog", "seeds": "3..5"}"#).unwrap();
+        assert_eq!(words(&got), ["cat", "frog"]);
+        assert!(got.subjects_found && got.warnings.is_empty());
+        let specs: Vec<Spec> = got.specs().collect();
+        assert_eq!(specs.iter().map(|spec| spec.seed).collect::<Vec<_>>(), [3, 4]);
+        let spec = &specs[0];
+        assert_eq!((spec.width, spec.height, spec.steps), (128, 128, 50));
+        assert_eq!((spec.guidance_scale, spec.scheduler), (7.5, SchedulerName::Pndm));
+        assert_eq!(spec.method, Method::AttendAndExcite(AttendAndExcite::official()));
+        assert_eq!(spec.subjects[1].indices, [5]);
+    }
+
+    #[test]
+    fn subjects_are_taken_as_named() {
+        for (subjects, want) in [
+            (json!(["frog"]), &["frog"][..]),
+            (json!(["#2", "frog#1"]), &["cat", "frog"]),
+            (json!([{"indices": [5]}]), &["frog"]),
+            (json!([{"word": "the green one", "indices": [5]}]), &["the green one"]),
+        ] {
+            let line = json!({"prompt": "a cat and a frog", "subjects": subjects});
+            let got = resolve(&line.to_string()).unwrap();
+            assert_eq!(words(&got), want, "{line}");
+            assert!(!got.subjects_found);
+        }
+    }
+
+    #[test]
+    fn an_image_without_subjects_is_made_plain_and_says_so() {
+        for line in [r#"{"prompt": "abstract mood"}"#, r#"{"prompt": "a cat", "subjects": []}"#] {
+            let got = resolve(line).unwrap();
+            assert_eq!((&got.spec.method, got.warnings), (&Method::None, vec![Warning::NoSubjects]));
+        }
+        let got = resolve(r#"{"prompt": "abstract mood", "method": "none"}"#).unwrap();
+        assert_eq!(got.warnings, []);
+    }
+
+    #[test]
+    fn a_prompt_that_does_not_fit_is_reported() {
+        let prompt = format!("a cat {} and a dog", "very ".repeat(80));
+        let got = resolve(&json!({"prompt": prompt}).to_string()).unwrap();
+        assert!(matches!(got.warnings[0], Warning::Truncated { field: "prompt", tokens: 10, .. }));
+        let said = got.warnings[0].to_string();
+        assert!(said.contains("and a dog"), "{said}");
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_their_remedy() {
+        let edit = |field: &str, value: serde_json::Value| {
+            let mut line = Map::from_iter([("prompt".to_owned(), json!("a cat and a frog"))]);
+            line.insert(field.into(), value);
+            serde_json::Value::Object(line).to_string()
+        };
+        #[rustfmt::skip]
+        let table = [
+            // line                                        code                     remedy
+            (edit("prompt", json!(" \n")),                 "empty",                 "Say what"),
+            (edit("prompt", json!("x".repeat(4097))),      "too_long",              "4096 bytes"),
+            (edit("prompt", json!("a\u{0}cat")),           "character",             "control"),
+            (edit("negative_prompt", json!("\u{1b}[1m")),  "character",             "control"),
+            (edit("width", json!(100)),                    "not_a_multiple",        "96 or 112"),
+            (edit("height", json!(8)),                     "not_a_multiple",        "16."),
+            (edit("width", json!(0)),                      "out_of_range",          "up to 2048"),
+            (edit("width", json!(4096)),                   "out_of_range",          "up to 2048"),
+            (edit("steps", json!(0)),                      "out_of_range",          "1 to 999"),
+            (edit("steps", json!(1000)),                   "out_of_range",          "1 to 999"),
+            (edit("guidance_scale", json!(0.5)),           "out_of_range",          "1 (off) to 100"),
+            (edit("guidance_scale", json!(1e300)),         "out_of_range",          "1 (off) to 100"),
+            (edit("seeds", json!("4..4")),                 "seeds",                 "0..4"),
+            (edit("subjects", json!(["dog"])),             "subject_not_in_prompt", "2 cat"),
+            (edit("subjects", json!(["#9"])),              "subject_index",         "1 to 5"),
+            (edit("subjects", json!([{"indices": []}])),   "subject_empty",         "Name"),
+            (edit("subjects", json!(["cat", "#2"])),       "subject_twice",         "once"),
+            (edit("subjects", json!(vec!["cat"; 9])),          "too_many_subjects",     "8"),
+            (edit("custom_id", json!("../x")),             "character",             "letters"),
+            (edit("custom_id", json!("")),                 "out_of_range",          "leave it out"),
+            (edit("custom_id", json!("x".repeat(129))),    "too_long",              "128"),
+            (edit("labels", json!({"k": "x".repeat(65)})), "too_long",              "64"),
+        ];
+        for (line, want, remedy) in table {
+            let error = resolve(&line).unwrap_err();
+            let (code, advice) = error.advice();
+            assert_eq!(code, want, "{line}: {error}");
+            assert!(advice.contains(remedy), "{line}: {advice}");
+        }
+        let both = r#"{"prompt": "a cat", "seed": 1, "seeds": "1..2"}"#;
+        assert_eq!(resolve(both), Err(LineError::SeedAndSeeds));
+        let options = r#"{"prompt": "a cat", "method": "none", "method_params": {"gain": 1}}"#;
+        assert_eq!(resolve(options), Err(LineError::NoOptions { method: "none" }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn any_job_is_answered(
+            prompt in "\\PC{0,80}|([a-z]{1,8} ){0,90}",
+            subject in "\\PC{0,12}|#[0-9]{0,4}",
+            (width, steps) in (any::<u32>(), any::<u32>()),
+            scale in any::<f64>(),
+        ) {
+            let line = json!({
+                "prompt": prompt, "subjects": [subject], "width": width, "steps": steps,
+                "guidance_scale": scale,
+            });
+            if let Ok(resolved) = resolve(&line.to_string()) {
+                prop_assert_eq!(resolved.specs().count() as u64, resolved.seeds.count());
+            }
+        }
+    }
+}
