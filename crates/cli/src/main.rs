@@ -1,2 +1,64 @@
-//! Placeholder.
-fn main() {}
+//! `excite`: images that show what their prompts say, on the command line.
+
+mod args;
+mod explain;
+mod fault;
+mod files;
+mod generate;
+mod models;
+mod printer;
+mod sidecar;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use fault::{Fault, Status};
+use printer::Printer;
+
+/// candle walks its graph by recursion, deeper than a thread's usual stack with a large model.
+const STACK_BYTES: usize = 64 << 20;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(cli.json());
+    let work = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || run(cli));
+    let result = match work.map(std::thread::JoinHandle::join) {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(Fault::bug("a thread panicked")),
+        Err(error) => Err(Fault::bug(&error.to_string())),
+    };
+    match result {
+        Ok(status) => status.into(),
+        Err(fault) => {
+            printer.fault(&fault);
+            fault.status.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Status, Fault> {
+    let printer = Printer::new(cli.json());
+    let interrupted = interrupted()?;
+    match cli.command {
+        Command::Generate(args) => generate::run(&args, &printer, &interrupted),
+        Command::Explain(args) => explain::run(&args, &printer, &interrupted),
+    }
+}
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the program where it stands.
+fn interrupted() -> Result<Arc<AtomicBool>, Fault> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::SeqCst) {
+            #[expect(clippy::exit, reason = "the second Ctrl-C asks for just that")]
+            std::process::exit(Status::Interrupted.code());
+        }
+    })
+    .map_err(|e| Fault::bug(&format!("Ctrl-C cannot be handled: {e}")))?;
+    Ok(flag)
+}

@@ -31,13 +31,11 @@ impl Refining {
     /// `None` if the loss is already good enough for `threshold`.
     pub(crate) fn begin(params: &AttendAndExcite, threshold: f64, loss: f64) -> Option<Self> {
         let target = (1. - threshold).max(0.);
-        (loss > target).then(|| Self {
-            target,
-            rule: params.refinement,
-            max: params.max_refinement_steps,
-            iterations: 0,
-            before: loss,
-        })
+        if loss <= target {
+            return None;
+        }
+        let (rule, max) = (params.refinement, params.max_refinement_steps);
+        Some(Self { target, rule, max, iterations: 0, before: loss })
     }
 
     /// Call after each update and the evaluation that follows it: whether to update again.

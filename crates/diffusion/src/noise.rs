@@ -66,7 +66,7 @@ pub fn torch_cpu(seed: u32, count: usize) -> Vec<f32> {
     for block in values.chunks_exact_mut(BLOCK) {
         box_muller(block);
     }
-    if count % BLOCK != 0 && count > BLOCK {
+    if !count.is_multiple_of(BLOCK) && count > BLOCK {
         // The last 16 are drawn anew, over what the last full block left there.
         let last = &mut values[count - BLOCK..];
         last.fill_with(|| generator.uniform());

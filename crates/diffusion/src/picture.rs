@@ -6,6 +6,7 @@
 pub mod chart;
 mod draw;
 pub mod heat;
+mod metadata;
 pub mod sheet;
 
 use std::io::{BufRead, Seek};

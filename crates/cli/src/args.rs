@@ -1,0 +1,225 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use excite_jobs::{Line, MethodName, SchedulerName, SubjectRequest};
+use serde_json::{Map, Value};
+
+use crate::models::BUNDLED;
+
+/// Images that show what their prompts say.
+///
+/// Text-to-image models forget subjects ("a cat and a frog" gives two cats). Excite mends that
+/// while the image is made (Attend-and-Excite, SIGGRAPH 2023).
+#[derive(Debug, Parser)]
+#[command(name = "excite", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Generate(Box<GenerateArgs>),
+    Explain(ExplainArgs),
+}
+
+impl Cli {
+    pub(crate) fn json(&self) -> bool {
+        match &self.command {
+            Command::Generate(args) => args.json,
+            Command::Explain(args) => args.json,
+        }
+    }
+}
+
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  excite generate \"a cat and a frog\"
+  excite generate \"a cat and a frog\" --seeds 0..8 --compare
+  excite generate \"a photo of a bear with a balloon\" --subjects bear,balloon --attention
+  excite generate --file prompts.jsonl --out images --batch-size 8 --json
+
+A file of jobs (.jsonl) has one JSON object a line, with the fields prompt, negative_prompt,
+subjects, seed or seeds, width, height, steps, guidance_scale, scheduler, method, method_params,
+custom_id and labels. What a line leaves out comes from the options.
+
+Each image is written as NAME.png with its settings inside, and NAME.json with its losses. A rerun
+makes only what is missing.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 some images failed, 130 interrupted.";
+
+/// Make images from prompts
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE_EXAMPLES)]
+pub(crate) struct GenerateArgs {
+    /// What the image shows; several prompts make several images
+    #[arg(value_name = "PROMPT", required_unless_present = "file")]
+    pub(crate) prompts: Vec<String>,
+
+    /// A file of prompts, one a line, or of jobs (.jsonl); `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Folder of a model in diffusers layout, or `emoji` for the bundled one
+    #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
+    pub(crate) model: String,
+
+    /// Seeds, one image each: `0..4` (0 to 3), `0..=3` or `1,5,9` [default: 0]
+    #[arg(long, value_name = "SEEDS")]
+    pub(crate) seeds: Option<String>,
+
+    /// Denoising steps [default: 50]
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u32>,
+
+    /// Weight of classifier-free guidance; 1 is off [default: 7.5]
+    #[arg(long, value_name = "X")]
+    pub(crate) guidance_scale: Option<f64>,
+
+    /// What is done for the subjects: attend_and_excite or none [default: attend_and_excite]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<MethodName>,
+
+    /// Options of the method as JSON, e.g. '{"preset": "paper"}'
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    pub(crate) method_params: Option<JsonObject>,
+
+    /// pndm or ddim [default: the model's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<SchedulerName>,
+
+    /// Pixels, as 128 or 128x192 (width x height) [default: the model's]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) size: Option<(u32, u32)>,
+
+    /// What to steer away from
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) negative_prompt: Option<String>,
+
+    /// Words that must appear: `cat,frog`, `cat#2` for the second cat, `#5` for the token at
+    /// position 5 [default: found in the prompt]
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    pub(crate) subjects: Option<Vec<String>>,
+
+    /// Where the images go
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
+
+    /// Images that are made together
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) batch_size: u32,
+
+    /// Threads to compute with [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+
+    /// Draw where the model looked for each subject: over the image, and over the steps
+    #[arg(long)]
+    pub(crate) attention: bool,
+
+    /// Also make each image plain, and a contact sheet of both for each prompt
+    #[arg(long)]
+    pub(crate) compare: bool,
+
+    /// Write latents, losses and maps of every step as safetensors (one image only)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Make images anew that are already there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// Print one JSON object a line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl GenerateArgs {
+    /// The options as a line that fills in what lines leave out.
+    pub(crate) fn defaults(&self) -> Line {
+        Line {
+            negative_prompt: self.negative_prompt.clone(),
+            subjects: self.subjects.clone().map(|words| {
+                words.into_iter().map(SubjectRequest::Word).collect()
+            }),
+            seeds: self.seeds.clone(),
+            width: self.size.map(|(width, _)| width),
+            height: self.size.map(|(_, height)| height),
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            scheduler: self.scheduler,
+            method: self.method,
+            method_params: self.method_params.clone().map(|JsonObject(map)| map),
+            ..Line::default()
+        }
+    }
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  excite explain out/a-cat-and-a-frog-0.png
+  excite explain out/a-cat-and-a-frog-0.png --chart losses.png
+  excite explain trace.safetensors --json
+
+If the JSON beside the image is missing, the image is made again from the settings inside it.";
+
+/// Print which subject was weakest at which step of an image
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct ExplainArgs {
+    /// A PNG that excite wrote, or a trace (.safetensors)
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+
+    /// Folder of the model, if the image has to be made again
+    #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
+    pub(crate) model: String,
+
+    /// Draw the scores over the steps as a PNG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chart: Option<PathBuf>,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A JSON object given as an option.
+#[derive(Debug, Clone)]
+pub(crate) struct JsonObject(Map<String, Value>);
+
+fn json_object(text: &str) -> Result<JsonObject, String> {
+    serde_json::from_str(text).map(JsonObject).map_err(|e| format!("no JSON object: {e}"))
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let number = |side: &str| side.trim().parse::<u32>();
+    let (width, height) = text.split_once(['x', 'X']).unwrap_or((text, text));
+    match (number(width), number(height)) {
+        (Ok(width), Ok(height)) => Ok((width, height)),
+        _ => Err("write 128 or 128x192 (width x height, pixels)".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_width_by_height() {
+        assert_eq!(size("128"), Ok((128, 128)));
+        assert_eq!(size("128x192"), Ok((128, 192)));
+        for bad in ["", "x", "128x", "-1", "1x2x3", "128 pixels"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `excite generate`: prompts to images on this machine.
+//!
+//! Every line is checked before anything is made. Then: plan (names, what is there already),
+//! render in micro-batches, write each image as soon as it is finished, contact sheets last.
+
+mod extras;
+mod input;
+mod plan;
+mod render;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use excite_diffusion::Model;
+use excite_jobs::Resolved;
+use serde_json::json;
+
+use crate::args::GenerateArgs;
+use crate::fault::{Fault, Status};
+use crate::printer::Printer;
+use crate::{files, models};
+use plan::{Image, Plan};
+use render::Tally;
+
+/// Faults of a file that are shown; the others are counted.
+const FAULTS_SHOWN: usize = 20;
+
+pub(crate) fn run(
+    args: &GenerateArgs,
+    printer: &Printer,
+    interrupted: &AtomicBool,
+) -> Result<Status, Fault> {
+    use_threads(args.threads)?;
+    let lines = input::lines(args)?;
+    let model = models::load(&args.model, printer)?;
+    let Some(resolved) = resolve(args, lines, &model, printer) else { return Ok(Status::Usage) };
+    let mut plan = Plan::new(args, &resolved)?;
+    files::prepare_folder(&args.out)?;
+    plan.find_finished(args)?;
+    let todo: Vec<&Image> = plan.images.iter().filter(|image| image.finished.is_none()).collect();
+    greet(&model, &resolved, &plan, todo.len(), printer);
+
+    let tally = render::run(args, &model, &todo, printer, interrupted)?;
+    let sheets = if args.compare && !tally.interrupted {
+        extras::contact_sheets(args, &plan)?
+    } else {
+        Vec::new()
+    };
+    for sheet in &sheets {
+        printer.result(&format!("{}  contact sheet", sheet.display()));
+    }
+    finish(args, &plan, &tally, &sheets, printer)
+}
+
+/// candle and rayon read their number of threads from the environment once, so it has to be there
+/// when the process starts: the program starts itself again with it.
+fn use_threads(threads: Option<u32>) -> Result<(), Fault> {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    let Some(threads) = threads.map(|n| n.to_string()) else { return Ok(()) };
+    if std::env::var(VARIABLE).is_ok_and(|set| set == threads) {
+        return Ok(());
+    }
+    let failed = |e: std::io::Error| Fault::bug(&format!("cannot start with {threads} threads: {e}"));
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(VARIABLE, &threads);
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        Err(failed(again.exec()))
+    }
+    #[cfg(not(unix))]
+    {
+        let status = again.status().map_err(failed)?;
+        #[expect(clippy::exit, reason = "the other process did the work")]
+        std::process::exit(status.code().unwrap_or(1))
+    }
+}
+
+/// Checks all lines; `None` if one is wrong, which has been said then.
+fn resolve(
+    args: &GenerateArgs,
+    lines: Vec<input::Input>,
+    model: &Model,
+    printer: &Printer,
+) -> Option<Vec<Resolved>> {
+    let (facts, defaults) = (model.facts(), args.defaults());
+    let mut resolved = Vec::with_capacity(lines.len());
+    let mut faults = 0;
+    for input in lines {
+        let line = input.line.and_then(|line| line.or(&defaults).resolve(&facts, model.tokenizer()));
+        match line {
+            Ok(line) => {
+                let place = input.number.map_or(String::new(), |n| format!("line {n}: "));
+                for warning in &line.warnings {
+                    printer.warning(&format!("{place}{warning}"));
+                }
+                resolved.push(line);
+            }
+            Err(error) => {
+                faults += 1;
+                if faults <= FAULTS_SHOWN {
+                    let mut fault = Fault::from(error);
+                    if let Some(number) = input.number {
+                        fault.message = format!("line {number}: {}", fault.message);
+                    }
+                    printer.fault(&fault);
+                }
+            }
+        }
+    }
+    if faults > FAULTS_SHOWN {
+        printer.note(&format!("and {} more wrong lines", faults - FAULTS_SHOWN));
+    }
+    (faults == 0).then_some(resolved)
+}
+
+fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer: &Printer) {
+    let name = short_name(model.name());
+    let kind = excite_diffusion::kind();
+    printer.note(&format!("model {name} on {kind}, {} images, {todo} to make", plan.images.len()));
+    if let [one] = resolved
+        && one.subjects_found
+        && let Some(spec) = one.specs().next()
+        && !spec.subjects.is_empty()
+    {
+        let words: Vec<&str> = spec.subjects.iter().map(|s| s.word.as_str()).collect();
+        printer.note(&format!("subjects found: {} (--subjects names others)", words.join(", ")));
+    }
+}
+
+fn short_name(name: &str) -> String {
+    match name.split_once('@') {
+        Some((model, digest)) => format!("{model}@{}", digest.get(..10).unwrap_or(digest)),
+        None => name.to_owned(),
+    }
+}
+
+fn finish(
+    args: &GenerateArgs,
+    plan: &Plan,
+    tally: &Tally,
+    sheets: &[std::path::PathBuf],
+    printer: &Printer,
+) -> Result<Status, Fault> {
+    let skipped = plan.images.iter().filter(|image| image.finished.is_some()).count();
+    printer.object(&json!({"v": 1, "summary": {
+        "made": tally.made, "skipped": skipped, "failed": tally.failed,
+        "left": plan.images.len() - skipped - tally.made - tally.failed,
+        "seconds": tally.seconds, "out": args.out, "sheets": sheets,
+    }}));
+    if skipped > 0 {
+        printer.note(&format!("{skipped} images were there already (--overwrite makes them anew)"));
+    }
+    if tally.interrupted {
+        let left = plan.images.len() - skipped - tally.made - tally.failed;
+        printer.note(&format!("interrupted; {left} images are left, run the command again to go on"));
+        return Ok(Status::Interrupted);
+    }
+    Ok(match (tally.failed, tally.made + skipped) {
+        (0, _) => Status::Done,
+        (_, 0) => Status::Failed,
+        _ => Status::PartlyFailed,
+    })
+}
+
+/// A path as JSON and people want it: without a leading `./`.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
+}

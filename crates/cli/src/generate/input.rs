@@ -1,0 +1,119 @@
+//! Prompts and jobs as they come in: arguments, a text file, a file of jobs, standard input.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use excite_jobs::{Line, LineError, limits};
+
+use crate::args::GenerateArgs;
+use crate::fault::Fault;
+
+/// Lines that one command takes; more is work for a cluster.
+const LINES_MAX: usize = 100_000;
+
+/// A line and where it came from.
+pub(super) struct Input {
+    /// In its file, from 1; `None` for an argument.
+    pub(super) number: Option<usize>,
+    pub(super) line: Result<Line, LineError>,
+}
+
+/// All lines, arguments first.
+pub(super) fn lines(args: &GenerateArgs) -> Result<Vec<Input>, Fault> {
+    let prompt = |text: &String| Line { prompt: Some(text.clone()), ..Line::default() };
+    let mut inputs: Vec<Input> =
+        args.prompts.iter().map(|text| Input { number: None, line: Ok(prompt(text)) }).collect();
+    match args.file.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            read(std::io::stdin().lock(), path, None, &mut inputs)?;
+        }
+        Some(path) => {
+            let file = std::fs::File::open(path).map_err(|e| Fault::io("read", path, &e))?;
+            let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+            let jobs = extension == "jsonl" || extension == "ndjson" || extension == "json";
+            read(BufReader::new(file), path, Some(jobs), &mut inputs)?;
+        }
+        None => {}
+    }
+    if inputs.is_empty() {
+        let message = "the file has no prompt".into();
+        return Err(Fault::usage("no_prompt", message, "Write one prompt or one job a line."));
+    }
+    Ok(inputs)
+}
+
+/// `jobs`: whether lines are JSON; if unknown, a line that begins with a brace is.
+fn read(
+    input: impl BufRead,
+    path: &Path,
+    jobs: Option<bool>,
+    inputs: &mut Vec<Input>,
+) -> Result<(), Fault> {
+    let mut input = input;
+    for number in 1.. {
+        let mut bytes = Vec::new();
+        // One byte more than a line may have, so that a file without line breaks is no danger.
+        let limit = limits::LINE_BYTES_MAX as u64 + 2;
+        let count = (&mut input).take(limit).read_until(b'\n', &mut bytes);
+        if count.map_err(|e| Fault::io("read", path, &e))? == 0 {
+            return Ok(());
+        }
+        if bytes.len() as u64 == limit && bytes.last() != Some(&b'\n') {
+            let (bytes, max) = (bytes.len(), limits::LINE_BYTES_MAX);
+            let mut fault = Fault::from(LineError::TooLong { bytes, max });
+            fault.message = format!("line {number}: {}", fault.message);
+            return Err(fault);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| {
+            let message = format!("line {number} of {} is not UTF-8 text", path.display());
+            Fault::usage("not_utf8", message, "Save the file as UTF-8.")
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end_matches(['\n', '\r']);
+        if text.trim().is_empty() {
+            continue;
+        }
+        if inputs.len() == LINES_MAX {
+            let message = format!("more than {LINES_MAX} lines");
+            return Err(Fault::usage("too_many_lines", message, "Split the file."));
+        }
+        let line = if jobs.unwrap_or_else(|| text.trim_start().starts_with('{')) {
+            Line::parse(text)
+        } else {
+            Ok(Line { prompt: Some(text.to_owned()), ..Line::default() })
+        };
+        inputs.push(Input { number: Some(number), line });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompts(text: &[u8], jobs: Option<bool>) -> Result<Vec<(usize, Option<String>)>, Fault> {
+        let mut inputs = Vec::new();
+        read(text, Path::new("x"), jobs, &mut inputs)?;
+        let prompt = |input: Input| (input.number.unwrap(), input.line.ok().and_then(|l| l.prompt));
+        Ok(inputs.into_iter().map(prompt).collect())
+    }
+
+    #[test]
+    fn lines_keep_their_numbers() {
+        let text = "\u{feff}a cat\r\n\n  \n{\"prompt\": \"a dog\"}\n{broken".as_bytes();
+        let got = prompts(text, None).unwrap();
+        let text_of = |t: &str| Some(t.to_owned());
+        assert_eq!(got, [(1, text_of("a cat")), (4, text_of("a dog")), (5, None)]);
+        let plain = prompts(text, Some(false)).unwrap();
+        assert_eq!(plain[2], (5, text_of("{broken")));
+        assert_eq!(prompts(text, Some(true)).unwrap()[0], (1, None));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused() {
+        assert_eq!(prompts(b"a\n\xff\n", None).unwrap_err().code, "not_utf8");
+        let long = vec![b'x'; limits::LINE_BYTES_MAX + 10];
+        let error = prompts(&long, None).unwrap_err();
+        assert_eq!(error.code, "line_too_long");
+        assert!(error.message.starts_with("line 1"), "{}", error.message);
+    }
+}

@@ -1,0 +1,213 @@
+//! The plan: one image a spec, its name, and whether it is there already.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use excite_diffusion::picture;
+use excite_jobs::{Method, Resolved, Spec};
+
+use crate::args::GenerateArgs;
+use crate::fault::{Fault, Status};
+use crate::sidecar::Sidecar;
+
+/// Images that one command makes; more is work for a cluster.
+const IMAGES_MAX: usize = 100_000;
+/// Bytes of a prompt in a file name.
+const SLUG_BYTES_MAX: usize = 60;
+
+/// An image to make.
+pub(super) struct Image {
+    pub(super) spec: Spec,
+    pub(super) custom_id: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    /// Where the PNG goes.
+    pub(super) path: PathBuf,
+    /// Set if it is there already, whole and as wanted.
+    pub(super) finished: Option<Sidecar>,
+}
+
+impl Image {
+    /// A file beside the PNG: its name with `suffix` instead of `.png`.
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.path.with_file_name(stem + suffix)
+    }
+}
+
+/// The images that a contact sheet shows: those of one line.
+pub(super) struct Sheet {
+    pub(super) prompt: String,
+    /// File name without extension.
+    pub(super) stem: String,
+    /// For each seed the images of the methods, as positions in the plan.
+    pub(super) rows: Vec<(u32, Vec<usize>)>,
+}
+
+/// Everything a command makes.
+pub(super) struct Plan {
+    pub(super) images: Vec<Image>,
+    pub(super) sheets: Vec<Sheet>,
+}
+
+impl Plan {
+    pub(super) fn new(args: &GenerateArgs, resolved: &[Resolved]) -> Result<Self, Fault> {
+        let variants = if args.compare { 2 } else { 1 };
+        let total: u64 = resolved.iter().map(|line| line.seeds.count() * variants).sum();
+        if total > IMAGES_MAX as u64 {
+            let message = format!("{total} images are more than {IMAGES_MAX}");
+            let remedy = "Ask for fewer seeds, or split the file.";
+            return Err(Fault::usage("too_many_images", message, remedy));
+        }
+        if args.trace.is_some() && total != 1 {
+            let message = format!("--trace takes one image, these are {total}");
+            return Err(Fault::usage("trace", message, "Name one prompt and one seed."));
+        }
+        let mut names = Names::default();
+        let mut plan = Self { images: Vec::new(), sheets: Vec::new() };
+        for line in resolved {
+            plan.add(args, line, &mut names);
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, args: &GenerateArgs, line: &Resolved, names: &mut Names) {
+        let mut rows = Vec::new();
+        let mut prompt = String::new();
+        let mut base = String::new();
+        for spec in line.specs() {
+            base = line.custom_id.clone().unwrap_or_else(|| slug(&spec.prompt));
+            let seeded = match &line.custom_id {
+                Some(id) if line.seeds.count() == 1 => id.clone(),
+                _ => format!("{base}-{}", spec.seed),
+            };
+            let mut variants = Vec::new();
+            if args.compare && spec.method != Method::None {
+                variants.push(Spec { method: Method::None, ..spec.clone() });
+            }
+            prompt.clone_from(&spec.prompt);
+            let seed = spec.seed;
+            variants.push(spec);
+            let row = variants.into_iter().map(|spec| {
+                let known = self.images.iter().position(|image| image.spec == spec);
+                // The same image asked for twice is made once.
+                known.unwrap_or_else(|| {
+                    let stem = match &spec.method {
+                        Method::None => format!("{seeded}-{}", spec.method.name()),
+                        Method::AttendAndExcite(_) => seeded.clone(),
+                    };
+                    self.images.push(Image {
+                        path: args.out.join(format!("{}.png", names.take(&stem))),
+                        spec,
+                        custom_id: line.custom_id.clone(),
+                        labels: line.labels.clone(),
+                        finished: None,
+                    });
+                    self.images.len() - 1
+                })
+            });
+            let row = row.collect();
+            rows.push((seed, row));
+        }
+        if args.compare {
+            let stem = names.take(&format!("{base}-compare"));
+            self.sheets.push(Sheet { prompt, stem, rows });
+        }
+    }
+
+    /// Finds what an earlier run finished, and what would be lost.
+    pub(super) fn find_finished(&mut self, args: &GenerateArgs) -> Result<(), Fault> {
+        if args.overwrite {
+            return Ok(());
+        }
+        for image in &mut self.images {
+            let Ok(bytes) = std::fs::read(&image.path) else { continue };
+            require_same(&image.path, &bytes, &image.spec)?;
+            let extras = !args.attention || super::extras::attention_is_there(image);
+            let trace = args.trace.as_deref().is_none_or(Path::exists);
+            image.finished = Sidecar::of(&image.path, &bytes).filter(|_| extras && trace);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses to replace an image that is not the one that is wanted.
+fn require_same(path: &Path, bytes: &[u8], spec: &Spec) -> Result<(), Fault> {
+    let other = |what: String| {
+        Err(Fault::new(
+            Status::Usage,
+            "exists",
+            format!("{} is there already, and it is another image: {what}", path.display()),
+            "Choose another --out, or --overwrite it.".into(),
+        ))
+    };
+    match picture::Read::bytes(bytes).map_err(|e| e.to_string()).and_then(|read| read.spec()) {
+        Ok(found) => match found.difference(spec) {
+            Some((field, there, here)) => other(format!("`{field}` is {there} there, {here} here")),
+            None => Ok(()),
+        },
+        Err(message) => other(message),
+    }
+}
+
+/// File names, each given once.
+#[derive(Default)]
+struct Names(HashMap<String, u32>);
+
+impl Names {
+    /// `wanted`, or `wanted-2`, `wanted-3` if it is taken: the same names for the same input.
+    fn take(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        while self.0.contains_key(&name) {
+            let count = self.0.entry(wanted.to_owned()).or_insert(1);
+            *count += 1;
+            name = format!("{wanted}-{count}");
+        }
+        self.0.insert(name.clone(), 1);
+        name
+    }
+}
+
+/// A prompt as a file name: letters and digits in lower case, anything else a hyphen.
+fn slug(prompt: &str) -> String {
+    let mut slug = String::new();
+    for c in prompt.chars().flat_map(char::to_lowercase) {
+        if c.is_alphanumeric() {
+            if slug.len() + c.len_utf8() > SLUG_BYTES_MAX {
+                break;
+            }
+            slug.push(c);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "image".to_owned() } else { slug.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_become_file_names() {
+        for (prompt, want) in [
+            ("a cat and a frog", "a-cat-and-a-frog"),
+            ("  A Cat,  (very) \"cute\"! ", "a-cat-very-cute"),
+            ("../../etc/passwd", "etc-passwd"),
+            ("une pêche à Évian", "une-pêche-à-évian"),
+            ("!!!", "image"),
+        ] {
+            assert_eq!(slug(prompt), want, "{prompt}");
+        }
+        let long = slug(&"é".repeat(100));
+        assert!(long.len() <= SLUG_BYTES_MAX && long.chars().all(|c| c == 'é'), "{long}");
+    }
+
+    #[test]
+    fn no_name_is_given_twice() {
+        let mut names = Names::default();
+        let given: Vec<String> =
+            ["a", "a", "a-2", "b", "a"].iter().map(|name| names.take(name)).collect();
+        assert_eq!(given, ["a", "a-2", "a-2-2", "b", "a-3"]);
+    }
+}

@@ -1,0 +1,199 @@
+//! Micro-batches: images that can share a run are made together and written as they finish.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use excite_diffusion::{Error, Model, Outputs, Rendered, Run, Trace};
+use excite_jobs::{SchedulerName, Spec};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::plan::Image;
+use super::{extras, shown};
+use crate::args::GenerateArgs;
+use crate::fault::Fault;
+use crate::files;
+use crate::printer::Printer;
+use crate::sidecar::{self, Sidecar};
+
+/// What became of the images.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) made: usize,
+    pub(super) failed: usize,
+    pub(super) interrupted: bool,
+    pub(super) seconds: f64,
+}
+
+/// What a micro-batch does.
+struct Work<'a> {
+    args: &'a GenerateArgs,
+    model: &'a Model,
+    printer: &'a Printer,
+    interrupted: &'a AtomicBool,
+    bar: ProgressBar,
+    total: usize,
+}
+
+/// Makes and writes the images.
+///
+/// # Errors
+/// If a file cannot be written. An image that cannot be made is counted, and the others go on.
+pub(super) fn run(
+    args: &GenerateArgs,
+    model: &Model,
+    todo: &[&Image],
+    printer: &Printer,
+    interrupted: &AtomicBool,
+) -> Result<Tally, Fault> {
+    let started = Instant::now();
+    let steps: u64 = todo.iter().map(|image| u64::from(image.spec.steps)).sum();
+    let bar = if todo.is_empty() { ProgressBar::hidden() } else { printer.bar(steps) };
+    let work = Work { args, model, printer, interrupted, bar, total: todo.len() };
+    let mut tally = Tally::default();
+    for batch in micro_batches(todo, args.batch_size as usize) {
+        work.micro_batch(&batch, &mut tally)?;
+        if tally.interrupted {
+            break;
+        }
+    }
+    work.bar.finish_and_clear();
+    tally.seconds = started.elapsed().as_secs_f64();
+    Ok(tally)
+}
+
+/// Images of the same size, steps and scheduler, in order, at most `size` at a time.
+fn micro_batches<'a>(todo: &[&'a Image], size: usize) -> Vec<Vec<&'a Image>> {
+    type Key = (u32, u32, u32, SchedulerName);
+    let key = |spec: &Spec| -> Key { (spec.width, spec.height, spec.steps, spec.scheduler) };
+    let mut groups: Vec<Vec<&Image>> = Vec::new();
+    let mut open: HashMap<Key, usize> = HashMap::new();
+    for &image in todo {
+        let at = *open.entry(key(&image.spec)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[at].push(image);
+        if groups[at].len() == size {
+            open.remove(&key(&image.spec));
+        }
+    }
+    groups
+}
+
+impl Work<'_> {
+    fn micro_batch(&self, images: &[&Image], tally: &mut Tally) -> Result<(), Fault> {
+        let started = Instant::now();
+        let position = self.bar.position();
+        match self.render(images, tally) {
+            Ok(rendered) => {
+                let seconds = started.elapsed().as_secs_f64() / images.len() as f64;
+                for (image, rendered) in images.iter().zip(rendered) {
+                    self.keep(image, &rendered, seconds, tally)?;
+                }
+            }
+            Err(Error::Cancelled) => tally.interrupted = true,
+            Err(_) if images.len() > 1 => {
+                // One of them fails; alone, the others need not.
+                self.bar.set_position(position);
+                for image in images {
+                    if !tally.interrupted {
+                        self.micro_batch(&[image], tally)?;
+                    }
+                }
+            }
+            Err(error) => {
+                tally.failed += 1;
+                self.bar.set_position(position + u64::from(images[0].spec.steps));
+                self.report_failure(images[0], Fault::from(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn render(&self, images: &[&Image], tally: &Tally) -> Result<Vec<Rendered>, Error> {
+        let specs: Vec<Spec> = images.iter().map(|image| image.spec.clone()).collect();
+        let outputs = Outputs { latents: self.args.trace.is_some(), maps: true };
+        let run = Run::start(self.model, &specs, outputs)?;
+        let first = tally.made + tally.failed + 1;
+        let last = first + images.len() - 1;
+        let numbers = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let position = self.bar.position();
+        let stop = || self.interrupted.load(Ordering::Relaxed);
+        run.complete(&stop, |report| {
+            let losses: Vec<f32> =
+                report.losses.iter().copied().filter(|loss| loss.is_finite()).collect();
+            let loss = match losses.as_slice() {
+                [] => String::new(),
+                losses => format!(", loss {:.3}", losses.iter().sum::<f32>() / losses.len() as f32),
+            };
+            let (step, steps) = (report.step + 1, report.steps);
+            let image = if self.total == 1 { "image" } else { "images" };
+            let message = format!("{image} {numbers} of {}, step {step}/{steps}{loss}", self.total);
+            self.bar.set_message(message);
+            // The bar counts the steps that were asked for; PNDM makes one more.
+            let asked = u64::from(specs[0].steps) * images.len() as u64;
+            self.bar.set_position(position + asked * step as u64 / steps as u64);
+        })
+    }
+
+    /// Writes an image, then its sidecar, which says that it is finished.
+    fn keep(
+        &self,
+        image: &Image,
+        rendered: &Rendered,
+        seconds: f64,
+        tally: &mut Tally,
+    ) -> Result<(), Fault> {
+        let png = rendered.picture.to_png_of(&image.spec)?;
+        files::write(&image.path, &png)?;
+        if self.args.attention {
+            extras::draw_attention(image, rendered)?;
+        }
+        if let Some(path) = &self.args.trace {
+            files::write(path, &Trace::to_bytes(rendered)?)?;
+        }
+        let sidecar = Sidecar {
+            v: 1,
+            sha256: files::sha256(&png),
+            kind: excite_diffusion::kind().to_owned(),
+            seconds,
+            custom_id: image.custom_id.clone(),
+            labels: image.labels.clone(),
+            spec: image.spec.clone(),
+            attention: sidecar::attention(&image.spec, &rendered.record),
+            steps: sidecar::step_lines(&rendered.record),
+        };
+        let json = serde_json::to_vec(&sidecar).map_err(|e| Fault::bug(&e.to_string()))?;
+        files::write(&image.beside(".json"), &json)?;
+        tally.made += 1;
+        self.report(image, &sidecar);
+        Ok(())
+    }
+
+    fn report(&self, image: &Image, sidecar: &Sidecar) {
+        let mut line = format!("{}  {:.1} s", shown(&image.path), sidecar.seconds);
+        let attention = &sidecar.attention;
+        if let (Some(loss), Some(weakest)) = (attention.loss, &attention.weakest) {
+            line.push_str(&format!(", loss {loss:.3}, weakest subject: {weakest}"));
+        }
+        let refinements: u32 = sidecar.steps.iter().map(|step| step.refinements).sum();
+        if refinements > 0 {
+            line.push_str(&format!(", {refinements} refinement iterations"));
+        }
+        self.bar.suspend(|| self.printer.result(&line));
+        self.printer.object(&json!({
+            "v": 1, "status": "made", "path": shown(&image.path), "custom_id": image.custom_id,
+            "labels": image.labels, "prompt": image.spec.prompt, "seed": image.spec.seed,
+            "method": image.spec.method.name(), "subjects": image.spec.subjects,
+            "loss": attention.loss, "scores": attention.scores, "weakest": attention.weakest,
+            "refinements": refinements, "seconds": sidecar.seconds, "sha256": sidecar.sha256,
+        }));
+    }
+
+    fn report_failure(&self, image: &Image, mut fault: Fault) {
+        fault.message = format!("{}: {}", shown(&image.path), fault.message);
+        self.bar.suspend(|| self.printer.fault(&fault));
+    }
+}

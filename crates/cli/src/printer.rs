@@ -1,0 +1,91 @@
+//! What goes to the terminal: results to stdout, everything else to stderr.
+//!
+//! With `--json` stdout carries one JSON object a line and nothing else.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::fault::Fault;
+
+pub(crate) struct Printer {
+    json: bool,
+    /// Nobody reads stdout any more (`excite ... | head`): what is left is done in silence.
+    deaf: AtomicBool,
+}
+
+impl Printer {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, deaf: AtomicBool::new(false) }
+    }
+
+    /// A result for people.
+    pub(crate) fn result(&self, line: &str) {
+        if !self.json {
+            self.stdout(line);
+        }
+    }
+
+    /// A result for programs.
+    pub(crate) fn object(&self, object: &impl Serialize) {
+        if self.json {
+            match serde_json::to_string(object) {
+                Ok(line) => self.stdout(&line),
+                Err(error) => self.note(&format!("a result cannot be written as JSON: {error}")),
+            }
+        }
+    }
+
+    fn stdout(&self, line: &str) {
+        if !self.deaf.load(Ordering::Relaxed) && writeln!(std::io::stdout(), "{line}").is_err() {
+            self.deaf.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Something to know, for people.
+    pub(crate) fn note(&self, line: &str) {
+        // Where stderr is gone there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+
+    pub(crate) fn warning(&self, line: &str) {
+        self.note(&format!("warning: {line}"));
+    }
+
+    pub(crate) fn fault(&self, fault: &Fault) {
+        self.note(&format!("error: {}\n help: {}", fault.message, fault.remedy));
+        let Fault { code, message, remedy, .. } = fault;
+        self.object(&json!({
+            "v": 1, "error": {"code": code, "message": message, "remedy": remedy}
+        }));
+    }
+
+    /// A bar over `length` steps on a terminal, nothing elsewhere.
+    pub(crate) fn bar(&self, length: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template(
+            "{msg} {wide_bar:.cyan/blue} {percent:>3}% {elapsed} done, {eta} left",
+        );
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+
+    /// Shows that something is going on until the value is dropped.
+    pub(crate) fn spinner(&self, message: String) -> Spinner {
+        let bar = ProgressBar::new_spinner().with_message(message);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Spinner(bar)
+    }
+}
+
+pub(crate) struct Spinner(ProgressBar);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
