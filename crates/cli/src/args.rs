@@ -55,7 +55,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 some images failed, 130
 #[command(after_help = GENERATE_EXAMPLES)]
 pub(crate) struct GenerateArgs {
     /// What the image shows; several prompts make several images
-    #[arg(value_name = "PROMPT", required_unless_present = "file")]
+    #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,
 
     /// A file of prompts, one a line, or of jobs (.jsonl); `-` reads standard input
@@ -141,9 +141,10 @@ impl GenerateArgs {
     pub(crate) fn defaults(&self) -> Line {
         Line {
             negative_prompt: self.negative_prompt.clone(),
-            subjects: self.subjects.clone().map(|words| {
-                words.into_iter().map(SubjectRequest::Word).collect()
-            }),
+            subjects: self
+                .subjects
+                .clone()
+                .map(|words| words.into_iter().map(SubjectRequest::Word).collect()),
             seeds: self.seeds.clone(),
             width: self.size.map(|(width, _)| width),
             height: self.size.map(|(_, height)| height),

@@ -137,7 +137,10 @@ impl<'a> Told<'a> {
         );
         let wide = |word: &str| word.chars().count().max(8);
         let column = spec.subjects.iter().map(|s| wide(&s.word)).max().unwrap_or(8);
-        text.push_str(&format!("{:>4} {:>8} {:>8}  {:<column$}", "step", "timestep", "loss", "weakest"));
+        text.push_str(&format!(
+            "{:>4} {:>8} {:>8}  {:<column$}",
+            "step", "timestep", "loss", "weakest"
+        ));
         for subject in &spec.subjects {
             text.push_str(&format!(" {:>1$}", subject.word, wide(&subject.word)));
         }

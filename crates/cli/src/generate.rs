@@ -60,7 +60,8 @@ fn use_threads(threads: Option<u32>) -> Result<(), Fault> {
     if std::env::var(VARIABLE).is_ok_and(|set| set == threads) {
         return Ok(());
     }
-    let failed = |e: std::io::Error| Fault::bug(&format!("cannot start with {threads} threads: {e}"));
+    let failed =
+        |e: std::io::Error| Fault::bug(&format!("cannot start with {threads} threads: {e}"));
     let program = std::env::current_exe().map_err(failed)?;
     let mut again = std::process::Command::new(program);
     again.args(std::env::args_os().skip(1)).env(VARIABLE, &threads);
@@ -88,7 +89,8 @@ fn resolve(
     let mut resolved = Vec::with_capacity(lines.len());
     let mut faults = 0;
     for input in lines {
-        let line = input.line.and_then(|line| line.or(&defaults).resolve(&facts, model.tokenizer()));
+        let line =
+            input.line.and_then(|line| line.or(&defaults).resolve(&facts, model.tokenizer()));
         match line {
             Ok(line) => {
                 let place = input.number.map_or(String::new(), |n| format!("line {n}: "));
@@ -154,7 +156,8 @@ fn finish(
     }
     if tally.interrupted {
         let left = plan.images.len() - skipped - tally.made - tally.failed;
-        printer.note(&format!("interrupted; {left} images are left, run the command again to go on"));
+        printer
+            .note(&format!("interrupted; {left} images are left, run the command again to go on"));
         return Ok(Status::Interrupted);
     }
     Ok(match (tally.failed, tally.made + skipped) {

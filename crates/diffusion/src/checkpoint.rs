@@ -61,8 +61,7 @@ impl Checkpoint {
     /// If the bytes are no checkpoint.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let wrong = |message: String| Error::Checkpoint(message);
-        let (tensors, mut texts) =
-            tensors::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
+        let (tensors, mut texts) = tensors::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
         let mut text = |name: &str| {
             texts.remove(name).ok_or_else(|| wrong(format!("there is no text `{name}`")))
         };

@@ -113,7 +113,9 @@ mod tests {
         ];
         for (seed, first, last, sum, absolute) in table {
             let values = torch_cpu(seed, 4 * 64 * 64);
-            for (got, want) in values.iter().zip(&first).chain(values.iter().rev().zip(last.iter().rev())) {
+            for (got, want) in
+                values.iter().zip(&first).chain(values.iter().rev().zip(last.iter().rev()))
+            {
                 assert!((got - want).abs() < TOLERANCE, "seed {seed}: {got}, not {want}");
             }
             let total: f64 = values.iter().map(|&v| f64::from(v)).sum();

@@ -101,9 +101,7 @@ impl Picture {
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Balanced);
         for (keyword, text) in texts {
-            encoder
-                .add_itxt_chunk((*keyword).to_owned(), (*text).to_owned())
-                .map_err(broken)?;
+            encoder.add_itxt_chunk((*keyword).to_owned(), (*text).to_owned()).map_err(broken)?;
         }
         let mut writer = encoder.write_header().map_err(broken)?;
         writer.write_image_data(&self.pixels).map_err(broken)?;

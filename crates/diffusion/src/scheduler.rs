@@ -130,9 +130,10 @@ impl File {
                 }
                 continue;
             };
-            if value.to_string() != *want {
+            let value = value.to_string();
+            if value != *want {
                 let remedy = format!("Use a model whose scheduler has `{field}` {want}.");
-                return Err(refuse(field, &value.to_string(), &remedy));
+                return Err(refuse(field, &value, &remedy));
             }
         }
         Ok(())

@@ -42,8 +42,7 @@ pub(crate) fn to_bytes(tensors: &Tensors, texts: &BTreeMap<String, String>) -> R
 /// Reads what [`to_bytes`] wrote.
 pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
     let broken = |message: String| Error::Tensors { message };
-    let (_, metadata) =
-        SafeTensors::read_metadata(bytes).map_err(|e| broken(e.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(e.to_string()))?;
     let texts = metadata.metadata().iter().flatten();
     let texts = texts.map(|(name, text)| (name.clone(), text.clone())).collect();
     let file = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;

@@ -21,10 +21,8 @@ use crate::error::Error;
 use crate::folder::Loader;
 use crate::layers::{Conv2d, GroupNorm, Linear};
 
-const WEIGHTS: [&str; 2] = [
-    "unet/diffusion_pytorch_model.safetensors",
-    "unet/diffusion_pytorch_model.fp16.safetensors",
-];
+const WEIGHTS: [&str; 2] =
+    ["unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"];
 
 /// The noise predictor of a model.
 pub struct UNet {
@@ -111,9 +109,9 @@ impl UNet {
         let first = config.levels[0].channels;
         let time = 4 * first;
         let wrong = |message: String| Error::Config { file: config::FILE.into(), message };
-        let map_level = config
-            .map_level()
-            .ok_or_else(|| wrong("no down block has cross-attention, so there are no maps".into()))?;
+        let map_level = config.map_level().ok_or_else(|| {
+            wrong("no down block has cross-attention, so there are no maps".into())
+        })?;
         let mut builder = Builder { root: root.clone(), config: &config, time, next_index: 0 };
         let down = (0..levels).map(|l| builder.down(l)).collect::<crate::Result<Vec<_>>>()?;
         let middle = builder.middle()?;
@@ -128,12 +126,7 @@ impl UNet {
             down,
             middle,
             up,
-            norm_out: GroupNorm::load(
-                &root.at("conv_norm_out"),
-                first,
-                config.groups,
-                config.eps,
-            )?,
+            norm_out: GroupNorm::load(&root.at("conv_norm_out"), first, config.groups, config.eps)?,
             conv_out: Conv2d::load(&root.at("conv_out"), (first, config.channels), 3, 1)?,
             config,
         })
@@ -193,9 +186,7 @@ impl UNet {
     ) -> crate::Result<(Tensor, Option<Tensor>)> {
         let mut capture = self.capture(map, false);
         match self.pass(latents, timestep, keys, &mut capture)? {
-            ControlFlow::Continue(noise) => {
-                Ok((noise, map.then(|| capture.mean()).transpose()?))
-            }
+            ControlFlow::Continue(noise) => Ok((noise, map.then(|| capture.mean()).transpose()?)),
             ControlFlow::Break(()) => Err(no_output()),
         }
     }

@@ -34,8 +34,7 @@ pub(crate) struct Weights {
 
 impl Weights {
     pub(crate) fn open(file: &str, mut data: Data) -> Result<Self> {
-        let corrupt =
-            |message: String| Error::Corrupt { file: file.to_owned(), message };
+        let corrupt = |message: String| Error::Corrupt { file: file.to_owned(), message };
         let total = data.len().map_err(|e| corrupt(e.to_string()))?;
         let prefix = data.read(0, 8).map_err(|_| corrupt("shorter than its header".into()))?;
         let header = u64::from_le_bytes(prefix.try_into().unwrap_or_default());
@@ -87,7 +86,8 @@ impl Weights {
         let tensor = tensor.to_dtype(DType::F32)?;
         // A sum is finite only if every term is (or two infinities cancel, which gives NaN).
         let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-        if !sum.is_finite() && !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite())
+        if !sum.is_finite()
+            && !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite())
         {
             return Err(Error::NonFiniteWeights { file: self.file.clone(), key: key.to_owned() });
         }

@@ -178,16 +178,15 @@ impl LineError {
             }
             Self::Character { allowed, .. } => ("character", format!("Use only {allowed}.")),
             Self::NotAMultiple { field, value, multiple } => {
-                let (below, above) = (value / multiple * multiple, value.next_multiple_of(*multiple));
+                let (below, above) =
+                    (value / multiple * multiple, value.next_multiple_of(*multiple));
                 let choice = match below {
                     0 => above.to_string(),
                     below => format!("{below} or {above}"),
                 };
                 ("not_a_multiple", format!("Set `{field}` to {choice}."))
             }
-            Self::Seeds(_) => {
-                ("seeds", "Write `0..4` (0 to 3), `0..=3` or `1,5,9`.".into())
-            }
+            Self::Seeds(_) => ("seeds", "Write `0..4` (0 to 3), `0..=3` or `1,5,9`.".into()),
             Self::SeedAndSeeds => ("seed_and_seeds", "Keep one of them.".into()),
             Self::Subject(error) => error.advice(),
             Self::TooManySubjects { max, .. } => {

@@ -14,9 +14,7 @@ mod spec;
 
 pub use error::LineError;
 pub use line::{FIELDS, Line, SubjectRequest};
-pub use method::{
-    AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange,
-};
+pub use method::{AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange};
 pub use resolve::{ModelFacts, Resolved, Warning};
 pub use seeds::{Seeds, SeedsError};
 pub use spec::{ENGINE, Noise, SchedulerName, Spec, UnknownName};

@@ -93,10 +93,7 @@ impl Line {
         let object: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| LineError::Json(e.to_string()))?;
         if let Some(field) = object.keys().find(|field| !FIELDS.contains(&field.as_str())) {
-            return Err(LineError::UnknownField {
-                field: field.clone(),
-                known: FIELDS.join(", "),
-            });
+            return Err(LineError::UnknownField { field: field.clone(), known: FIELDS.join(", ") });
         }
         for (field, known) in [
             ("scheduler", SchedulerName::NAMES),
@@ -117,11 +114,8 @@ impl Line {
     pub fn or(self, defaults: &Self) -> Self {
         // A line that names its seeds in one way must not meet defaults that do in the other.
         let seeded = self.seed.is_some() || self.seeds.is_some();
-        let (seed, seeds) = if seeded {
-            (self.seed, self.seeds)
-        } else {
-            (defaults.seed, defaults.seeds.clone())
-        };
+        let (seed, seeds) =
+            if seeded { (self.seed, self.seeds) } else { (defaults.seed, defaults.seeds.clone()) };
         // Options belong to their method: a line that names one does not get another's.
         let same_method = self.method.is_none() || self.method == defaults.method;
         let params = defaults.method_params.as_ref().filter(|_| same_method);

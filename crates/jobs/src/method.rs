@@ -157,13 +157,20 @@ impl AttendAndExcite {
     ///
     /// # Errors
     /// If an option is unknown, of another type, or out of range.
-    pub fn from_options(options: &Map<String, Value>, prompt_only: bool) -> Result<Self, LineError> {
+    pub fn from_options(
+        options: &Map<String, Value>,
+        prompt_only: bool,
+    ) -> Result<Self, LineError> {
         let mut params = match options.get("preset") {
             None | Some(Value::Null) => Self::official(),
             Some(Value::String(name)) if name == "official" => Self::official(),
             Some(Value::String(name)) if name == "paper" => Self::paper(),
             Some(other) => {
-                return Err(LineError::unknown_name("method_params.preset", other, "official, paper"));
+                return Err(LineError::unknown_name(
+                    "method_params.preset",
+                    other,
+                    "official, paper",
+                ));
             }
         };
         if prompt_only {

@@ -106,7 +106,11 @@ impl Line {
     ///
     /// # Errors
     /// The first thing that is wrong, with field, value and remedy.
-    pub fn resolve(&self, facts: &ModelFacts, tokenizer: &Tokenizer) -> Result<Resolved, LineError> {
+    pub fn resolve(
+        &self,
+        facts: &ModelFacts,
+        tokenizer: &Tokenizer,
+    ) -> Result<Resolved, LineError> {
         let prompt = self.prompt.clone().unwrap_or_default();
         if prompt.trim().is_empty() {
             return Err(LineError::Empty { field: "prompt" });
@@ -385,7 +389,10 @@ mod tests {
     fn an_image_without_subjects_is_made_plain_and_says_so() {
         for line in [r#"{"prompt": "abstract mood"}"#, r#"{"prompt": "a cat", "subjects": []}"#] {
             let got = resolve(line).unwrap();
-            assert_eq!((&got.spec.method, got.warnings), (&Method::None, vec![Warning::NoSubjects]));
+            assert_eq!(
+                (&got.spec.method, got.warnings),
+                (&Method::None, vec![Warning::NoSubjects])
+            );
         }
         let got = resolve(r#"{"prompt": "abstract mood", "method": "none"}"#).unwrap();
         assert_eq!(got.warnings, []);

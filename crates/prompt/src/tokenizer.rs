@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
-use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
@@ -21,7 +21,8 @@ pub const CONTEXT: usize = 77;
 const CONTENT_MAX: usize = CONTEXT - 2;
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
-const SPLIT: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const SPLIT: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Why a tokenizer could not be made, or a text not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +92,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If a file is malformed or a special token is not in the vocabulary.
-    pub fn new(vocab: &[u8], merges: &[u8], special: Option<&[u8]>) -> Result<Self, TokenizerError> {
+    pub fn new(
+        vocab: &[u8],
+        merges: &[u8],
+        special: Option<&[u8]>,
+    ) -> Result<Self, TokenizerError> {
         let wrong = |file, message: String| TokenizerError::File { file, message };
         let vocab: ahash::HashMap<String, u32> =
             serde_json::from_slice(vocab).map_err(|e| wrong("vocab.json", e.to_string()))?;
@@ -119,11 +124,8 @@ impl Tokenizer {
                 Lowercase.into(),
             ])))
             .map_err(library)?;
-        let split = Split::new(
-            SplitPattern::Regex(SPLIT.into()),
-            SplitDelimiterBehavior::Removed,
-            true,
-        );
+        let split =
+            Split::new(SplitPattern::Regex(SPLIT.into()), SplitDelimiterBehavior::Removed, true);
         inner.with_pre_tokenizer(Some(PreTokenizers::new(vec![
             split.map_err(library)?.into(),
             ByteLevel::new(false, true, false).into(),
@@ -156,7 +158,8 @@ impl Tokenizer {
             // Tokens of one word share its number; a literal special token is a word of its own.
             let number = encoded.get_word_ids()[whole];
             let same = |i: &usize| number.is_some() && encoded.get_word_ids()[*i] == number;
-            let end = (whole + 1..content.len()).take_while(same).last().map_or(whole + 1, |i| i + 1);
+            let end =
+                (whole + 1..content.len()).take_while(same).last().map_or(whole + 1, |i| i + 1);
             if end > kept {
                 break;
             }

@@ -1,15 +1,13 @@
 //! The tokenizer against CLIP's own vectors, words to positions, subjects of the paper's prompts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use excite_prompt::{CONTEXT, Encoding, MAX_SUBJECTS, SubjectError, Tokenizer, find_subjects};
 use proptest::prelude::*;
 
 macro_rules! data {
     ($name:literal) => {
-        include_bytes!(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../models/emoji/tokenizer/",
-            $name
-        ))
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji/tokenizer/", $name))
     };
 }
 

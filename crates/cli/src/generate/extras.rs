@@ -22,7 +22,8 @@ const COLUMNS: usize = 6;
 const SHEET_ROWS: usize = 25;
 
 pub(super) fn attention_is_there(image: &Image) -> bool {
-    image.spec.subjects.is_empty() || image.beside(ATTENTION).exists() && image.beside(STEPS).exists()
+    image.spec.subjects.is_empty()
+        || image.beside(ATTENTION).exists() && image.beside(STEPS).exists()
 }
 
 /// Draws the heat maps of an image that has subjects.

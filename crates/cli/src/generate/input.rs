@@ -36,8 +36,15 @@ pub(super) fn lines(args: &GenerateArgs) -> Result<Vec<Input>, Fault> {
         None => {}
     }
     if inputs.is_empty() {
-        let message = "the file has no prompt".into();
-        return Err(Fault::usage("no_prompt", message, "Write one prompt or one job a line."));
+        let (message, remedy) = match &args.file {
+            Some(path) => {
+                (format!("{} has no prompt", path.display()), "Write one prompt or job a line.")
+            }
+            None => {
+                ("no prompt was given".into(), "Name one in quotes, or a file of them with --file.")
+            }
+        };
+        return Err(Fault::usage("no_prompt", message, remedy));
     }
     Ok(inputs)
 }

@@ -119,7 +119,12 @@ impl Subjects {
     ///
     /// # Errors
     /// If there is no such subject, or the tensor library fails.
-    pub fn stages(&self, map: &Tensor, (h, w): (usize, usize), subject: usize) -> crate::Result<Stages> {
+    pub fn stages(
+        &self,
+        map: &Tensor,
+        (h, w): (usize, usize),
+        subject: usize,
+    ) -> crate::Result<Stages> {
         let token = self.indices.get(subject).and_then(|list| list.first()).copied();
         let token = token.ok_or_else(|| Error::Spec(format!("there is no subject {subject}")))?;
         let sharpened = self.sharpen(map)?;
@@ -275,12 +280,13 @@ mod tests {
     #[test]
     fn losses_are_those_of_the_reference() {
         use TokenRange::{All, Content, Prompt};
+        type Row = (&'static [&'static [u32]], TokenRange, &'static [f32], f32);
         #[rustfmt::skip]
-        let table: [(&[&[u32]], TokenRange, &[f32], f32); 5] = [
+        let table: [Row; 5] = [
             (&[&[2], &[5]],       Content, &[0.206_605_3, 0.133_274_9],              0.866_725_1),
             (&[&[2]],             Content, &[0.206_605_3],                           0.793_394_7),
             (&[&[1], &[3], &[6]], Content, &[0.145_611_8, 0.108_600_3, 0.148_476_3], 0.891_399_7),
-            (&[&[2], &[5]],       Prompt,  &[0.666_226_6, 0.822_805_0],              0.333_773_4),
+            (&[&[2], &[5]],       Prompt,  &[0.666_226_6, 0.822_805],              0.333_773_4),
             (&[&[2], &[5]],       All,     &[0.205_567_9, 0.132_975_5],              0.867_024_5),
         ];
         for (indices, tokens, scores, loss) in table {
@@ -319,7 +325,12 @@ mod tests {
                 (1, 1, 5, 5),
                 &Device::Cpu,
             );
-            conv.forward(&impulse.unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            conv.forward(&impulse.unwrap())
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
         };
         let [authors, textbook] = [kernel(false), kernel(true)];
         for (got, want) in [

@@ -36,12 +36,7 @@ impl Conv2d {
     }
 
     /// From a kernel `[out, in, k, k]` and a bias `[1, out, 1, 1]`.
-    pub(crate) fn new(
-        kernel: Tensor,
-        bias: Option<Tensor>,
-        stride: usize,
-        padding: usize,
-    ) -> Self {
+    pub(crate) fn new(kernel: Tensor, bias: Option<Tensor>, stride: usize, padding: usize) -> Self {
         let weights = Weights { kernel, bias, mirrored: OnceLock::new(), stride, padding };
         Self(std::sync::Arc::new(weights))
     }

@@ -17,7 +17,8 @@ impl Picture {
     /// # Errors
     /// If the spec holds a number that is not finite.
     pub fn to_png_of(&self, spec: &Spec) -> Result<Vec<u8>> {
-        let broken = |e: serde_json::Error| Error::Png { path: "PNG".into(), message: e.to_string() };
+        let broken =
+            |e: serde_json::Error| Error::Png { path: "PNG".into(), message: e.to_string() };
         let json = spec.canonical_json().map_err(broken)?;
         self.to_png(&[(PARAMETERS, &parameters(spec)), (SPEC, &json)])
     }

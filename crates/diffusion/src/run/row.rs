@@ -41,12 +41,8 @@ pub(super) struct Guided {
 
 impl Guided {
     pub(super) fn none() -> Self {
-        let step = Step {
-            loss: f32::NAN,
-            scores: Vec::new(),
-            refinements: 0,
-            evaluations: Vec::new(),
-        };
+        let step =
+            Step { loss: f32::NAN, scores: Vec::new(), refinements: 0, evaluations: Vec::new() };
         Self { step, pieces: Vec::new() }
     }
 }
@@ -157,7 +153,14 @@ impl Row {
         scheduler: Vec<(String, Tensor)>,
     ) -> Result<Checkpoint> {
         let pieces = self.subjects.as_ref().map(Subjects::pieces).unwrap_or_default();
-        Checkpoint::new(&self.spec, next_step, self.latents.clone(), scheduler, pieces, &self.record)
+        Checkpoint::new(
+            &self.spec,
+            next_step,
+            self.latents.clone(),
+            scheduler,
+            pieces,
+            &self.record,
+        )
     }
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, outputs: Outputs) -> Result<()> {

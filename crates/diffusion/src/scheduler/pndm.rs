@@ -52,9 +52,7 @@ impl Pndm {
                 noise.clone()
             }
             [e2] => ((noise * 3.)? - e2)?.affine(1. / 2., 0.)?,
-            [e3, e2] => {
-                (((noise * 23.)? - (e2 * 16.)?)? + (e3 * 5.)?)?.affine(1. / 12., 0.)?
-            }
+            [e3, e2] => (((noise * 23.)? - (e2 * 16.)?)? + (e3 * 5.)?)?.affine(1. / 12., 0.)?,
             [.., e4, e3, e2] => {
                 let newer = ((noise * 55.)? - (e2 * 59.)?)?;
                 let older = ((e3 * 37.)? - (e4 * 9.)?)?;
@@ -116,8 +114,15 @@ mod tests {
     fn the_first_seven_calls_give_what_diffusers_gives() {
         let mut scheduler = config().scheduler(SchedulerName::Pndm, 50).unwrap();
         let mut z = scalar(1.);
-        let want =
-            [1.110_526_6, 1.104_363_9, 1.187_962_9, 1.277_496_1, 1.353_950_7, 1.429_243_1, 1.499_226_7];
+        let want = [
+            1.110_526_6,
+            1.104_363_9,
+            1.187_962_9,
+            1.277_496_1,
+            1.353_950_7,
+            1.429_243_1,
+            1.499_226_7,
+        ];
         for (step, want) in want.into_iter().enumerate() {
             z = scheduler.step(step, &scalar(0.1 * (step + 1) as f64), &z).unwrap();
             let got = z.to_scalar::<f32>().unwrap();

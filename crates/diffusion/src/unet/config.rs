@@ -133,12 +133,14 @@ impl Config {
         let file: File = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
         for (field, want) in FIXED {
             let found = file.rest.get(*field).filter(|value| !value.is_null());
-            let same = |value: &Value| match (value.as_f64(), want.parse::<f64>()) {
+            let Some(found) = found else { continue };
+            let text = found.to_string();
+            let same = match (found.as_f64(), want.parse::<f64>()) {
                 (Some(number), Ok(want)) => number == want,
-                _ => value.to_string() == *want,
+                _ => text == *want,
             };
-            if let Some(value) = found.filter(|value| !same(value)) {
-                return Err(unsupported(field, value.to_string(), want));
+            if !same {
+                return Err(unsupported(field, text, want));
             }
         }
         let mid = file.mid_block_type.as_deref().unwrap_or("null");
@@ -260,10 +262,8 @@ fn unsupported(field: &str, value: String, want: &str) -> Error {
 mod tests {
     use super::*;
 
-    const EMOJI: &[u8] = include_bytes!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../models/emoji/unet/config.json"
-    ));
+    const EMOJI: &[u8] =
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji/unet/config.json"));
 
     fn edited(field: &str, value: Value) -> Vec<u8> {
         let mut config: serde_json::Map<String, Value> = serde_json::from_slice(EMOJI).unwrap();
@@ -284,7 +284,8 @@ mod tests {
         ];
         let emoji = Config::parse(EMOJI).unwrap();
         for (sample_size, attention, want) in table {
-            let level = |&attention_down: &bool| Level { attention_down, ..emoji.levels[0].clone() };
+            let level =
+                |&attention_down: &bool| Level { attention_down, ..emoji.levels[0].clone() };
             let levels = attention.iter().map(level).collect();
             let config = Config { sample_size, levels, ..emoji.clone() };
             assert_eq!(config.map_level(), want, "{sample_size} {attention:?}");

@@ -1,6 +1,8 @@
 //! The pipeline on the bundled model: against diffusers' figures, against itself in other batches
 //! and after interruptions, against central differences, and on broken models.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod broken_models;
 mod golden;
 mod gradient;

@@ -21,13 +21,20 @@ fn bytes(rendered: &Rendered) -> (Vec<u8>, Vec<u8>) {
 /// Five images that have nothing in common but size, steps and scheduler.
 fn five() -> Vec<Spec> {
     let line = |json: &str| specs(json).remove(0);
-    let refined = r#""steps": 4, "method_params": {"thresholds": {"1": 0.99}, "max_refinement_steps": 3}"#;
+    let refined =
+        r#""steps": 4, "method_params": {"thresholds": {"1": 0.99}, "max_refinement_steps": 3}"#;
     vec![
         line(&format!(r#"{{"prompt": "a dog and a mouse", "seed": 1, {refined}}}"#)),
-        line(r#"{"prompt": "a cat and a frog", "seed": 8, "steps": 4, "method_params": {"thresholds": {}}}"#),
+        line(
+            r#"{"prompt": "a cat and a frog", "seed": 8, "steps": 4, "method_params": {"thresholds": {}}}"#,
+        ),
         line(r#"{"prompt": "a lion and a elephant", "steps": 4, "method": "none"}"#),
-        line(&format!(r#"{{"prompt": "a green backpack and a purple chair", "seed": 42, "guidance_scale": 1, {refined}}}"#)),
-        line(r#"{"prompt": "a turtle with a crown", "seed": 3, "steps": 4, "negative_prompt": "a cat", "method_params": {"max_iter_to_alter": 2, "thresholds": {}}}"#),
+        line(&format!(
+            r#"{{"prompt": "a green backpack and a purple chair", "seed": 42, "guidance_scale": 1, {refined}}}"#
+        )),
+        line(
+            r#"{"prompt": "a turtle with a crown", "seed": 3, "steps": 4, "negative_prompt": "a cat", "method_params": {"max_iter_to_alter": 2, "thresholds": {}}}"#,
+        ),
     ]
 }
 
@@ -133,12 +140,15 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
     let early = run.checkpoint(0).unwrap();
     run.step(&never).unwrap();
     let (first, second) = (run.checkpoint(0).unwrap(), run.checkpoint(1).unwrap());
-    let refused = |specs: &[Spec], outputs, checkpoints: &[Checkpoint]| {
-        match Run::resume(emoji(), specs, outputs, checkpoints) {
-            Err(Error::Checkpoint(message)) => message,
-            Err(other) => panic!("{other}"),
-            Ok(_) => panic!("it was taken"),
-        }
+    let refused = |specs: &[Spec], outputs, checkpoints: &[Checkpoint]| match Run::resume(
+        emoji(),
+        specs,
+        outputs,
+        checkpoints,
+    ) {
+        Err(Error::Checkpoint(message)) => message,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was taken"),
     };
     let (none, one) = (Outputs::default(), std::slice::from_ref(&first));
     for (message, want) in [

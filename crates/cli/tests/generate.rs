@@ -1,0 +1,342 @@
+//! `excite generate` and `excite explain` as a user runs them: files, texts and exit codes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROMPT: &str = "a cat and a frog";
+
+fn excite(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_excite")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// `generate` of two steps into `out`.
+fn generate(out: &Path, args: &[&str]) -> Output {
+    let mut all = vec!["generate", "--steps", "2", "--out", out.to_str().unwrap()];
+    all.extend(args);
+    excite(&all)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn succeeded(output: &Output) -> (String, String) {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{:?}\n{stdout}\n{stderr}", output.status);
+    (stdout, stderr)
+}
+
+/// Exit code and stderr of a command that must fail.
+#[track_caller]
+fn failed(output: &Output, code: i32) -> String {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn objects(stdout: &str) -> Vec<Value> {
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn folder() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+#[test]
+fn an_image_comes_with_its_sidecar_and_is_made_once() {
+    let out = folder();
+    let args = [PROMPT, "--seeds", "3,5"];
+    let (stdout, stderr) = succeeded(&generate(out.path(), &args));
+    assert!(stderr.contains("subjects found: cat, frog"), "{stderr}");
+    assert!(stdout.lines().all(|line| line.contains("weakest subject: ")), "{stdout}");
+    let names = [
+        "a-cat-and-a-frog-3.json",
+        "a-cat-and-a-frog-3.png",
+        "a-cat-and-a-frog-5.json",
+        "a-cat-and-a-frog-5.png",
+    ];
+    assert_eq!(files(out.path()), names);
+    let before = std::fs::metadata(out.path().join(names[1])).unwrap().modified().unwrap();
+
+    // One is lost: the rerun makes that one, with the same bytes.
+    let image = out.path().join(names[3]);
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::remove_file(&image).unwrap();
+    let (stdout, stderr) = succeeded(&generate(out.path(), &args));
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    assert!(stderr.contains("1 images were there already"), "{stderr}");
+    assert!(std::fs::read(&image).unwrap() == bytes);
+    let after = std::fs::metadata(out.path().join(names[1])).unwrap().modified().unwrap();
+    assert_eq!(before, after);
+
+    // Other settings under the same name are refused before anything is made.
+    let other = generate(out.path(), &[PROMPT, "--seeds", "3,5", "--guidance-scale", "3"]);
+    let stderr = failed(&other, 2);
+    assert!(stderr.contains("`guidance_scale` is 7.5 there, 3.0 here"), "{stderr}");
+    assert!(std::fs::read(&image).unwrap() == bytes);
+    let overwrite = ["--overwrite", PROMPT, "--seeds", "3,5", "--guidance-scale", "3"];
+    succeeded(&generate(out.path(), &overwrite));
+    assert!(std::fs::read(&image).unwrap() != bytes);
+}
+
+#[test]
+fn the_number_of_threads_and_the_batch_change_no_byte() {
+    let (one, two) = (folder(), folder());
+    let args = [PROMPT, "--seeds", "0..3"];
+    succeeded(&generate(
+        one.path(),
+        &[&args[..], &["--threads", "1", "--batch-size", "1"]].concat(),
+    ));
+    succeeded(&generate(
+        two.path(),
+        &[&args[..], &["--threads", "2", "--batch-size", "3"]].concat(),
+    ));
+    for seed in 0..3 {
+        let name = format!("a-cat-and-a-frog-{seed}.png");
+        let [a, b] = [&one, &two].map(|out| std::fs::read(out.path().join(&name)).unwrap());
+        assert!(a == b, "{name}");
+    }
+}
+
+#[test]
+fn a_file_of_jobs_is_made_line_by_line() {
+    let out = folder();
+    let jobs = out.path().join("jobs.jsonl");
+    let lines = [
+        r#"{"prompt": "a cat and a frog", "custom_id": "first", "labels": {"set": "x"}}"#,
+        "",
+        r#"{"prompt": "a dog with a crown", "seeds": "0..2", "subjects": ["dog"], "method_params": {"preset": "paper"}}"#,
+        r#"{"prompt": "abstract mood", "steps": 1}"#,
+    ];
+    std::fs::write(&jobs, lines.join("\n")).unwrap();
+    let images = out.path().join("images");
+    let (stdout, stderr) =
+        succeeded(&generate(&images, &["--file", jobs.to_str().unwrap(), "--json"]));
+    assert!(stderr.contains("line 4: no subject was found"), "{stderr}");
+    let objects = objects(&stdout);
+    assert_eq!(objects.len(), 5, "{stdout}");
+    assert_eq!(objects[4]["summary"]["made"], 4);
+    let by_name = |name: &str| {
+        objects.iter().find(|o| o["path"].as_str().is_some_and(|p| p.ends_with(name))).unwrap()
+    };
+    let first = by_name("first.png");
+    assert_eq!((&first["labels"]["set"], &first["custom_id"]), (&"x".into(), &"first".into()));
+    assert_eq!(by_name("a-dog-with-a-crown-1.png")["subjects"][0]["word"], "dog");
+    assert_eq!(by_name("abstract-mood-0-none.png")["loss"], Value::Null);
+    let sidecar: Value =
+        serde_json::from_slice(&std::fs::read(images.join("a-dog-with-a-crown-1.json")).unwrap())
+            .unwrap();
+    assert_eq!(sidecar["spec"]["method_params"]["refinement"], "paper");
+    assert_eq!(sidecar["steps"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn prompts_come_from_standard_input_too() {
+    let out = folder();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_excite"))
+        .args(["generate", "--steps", "1", "--file", "-", "--out", out.path().to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    use std::io::Write;
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"a cat\n{\"prompt\": \"a dog\", \"seed\": 4}\n")
+        .unwrap();
+    succeeded(&child.wait_with_output().unwrap());
+    assert_eq!(files(out.path()), ["a-cat-0.json", "a-cat-0.png", "a-dog-4.json", "a-dog-4.png"]);
+}
+
+#[test]
+fn comparison_heat_maps_and_trace_are_drawn() {
+    let out = folder();
+    let args = [PROMPT, "--compare", "--attention"];
+    let (stdout, _) = succeeded(&generate(out.path(), &args));
+    assert!(stdout.contains("a-cat-and-a-frog-compare.png  contact sheet"), "{stdout}");
+    let mut want = vec!["a-cat-and-a-frog-compare.png".to_owned()];
+    for stem in ["a-cat-and-a-frog-0", "a-cat-and-a-frog-0-none"] {
+        let endings = ["-attention.png", "-steps.png", ".json", ".png"];
+        want.extend(endings.map(|ending| format!("{stem}{ending}")));
+    }
+    want.sort();
+    assert_eq!(files(out.path()), want);
+    // The sheet is drawn again from what is there, with its losses.
+    let sheet = out.path().join("a-cat-and-a-frog-compare.png");
+    let before = std::fs::read(&sheet).unwrap();
+    std::fs::remove_file(&sheet).unwrap();
+    succeeded(&generate(out.path(), &args));
+    assert!(std::fs::read(&sheet).unwrap() == before);
+
+    let trace = out.path().join("run.safetensors");
+    let trace = trace.to_str().unwrap();
+    succeeded(&generate(out.path(), &[PROMPT, "--trace", trace]));
+    let (from_trace, _) = succeeded(&excite(&["explain", trace, "--json"]));
+    let image = out.path().join("a-cat-and-a-frog-0.png");
+    let (from_image, _) = succeeded(&excite(&["explain", image.to_str().unwrap(), "--json"]));
+    assert_eq!(from_trace, from_image);
+    let stderr = failed(&generate(out.path(), &[PROMPT, "--seeds", "0..2", "--trace", trace]), 2);
+    assert!(stderr.contains("--trace takes one image, these are 2"), "{stderr}");
+}
+
+#[test]
+fn an_image_is_explained_with_and_without_its_sidecar() {
+    let out = folder();
+    succeeded(&generate(out.path(), &[PROMPT]));
+    let image = out.path().join("a-cat-and-a-frog-0.png");
+    let image = image.to_str().unwrap();
+    let (with, _) = succeeded(&excite(&["explain", image]));
+    assert!(with.contains("weakest: cat at ") && with.contains("guided at 3 steps"), "{with}");
+    let chart = out.path().join("chart.png");
+    std::fs::remove_file(out.path().join("a-cat-and-a-frog-0.json")).unwrap();
+    let (without, stderr) =
+        succeeded(&excite(&["explain", image, "--chart", chart.to_str().unwrap()]));
+    assert_eq!(with, without);
+    assert!(stderr.contains("the same pixels came out"), "{stderr}");
+    assert!(chart.exists());
+}
+
+#[test]
+fn what_cannot_be_explained_is_said() {
+    let out = folder();
+    let broken = out.path().join("broken.png");
+    std::fs::write(&broken, b"no png").unwrap();
+    let stderr = failed(&excite(&["explain", broken.to_str().unwrap()]), 1);
+    assert!(stderr.contains("broken.png"), "{stderr}");
+    let stderr = failed(&excite(&["explain", "nowhere.png"]), 1);
+    assert!(stderr.contains("cannot read nowhere.png"), "{stderr}");
+    succeeded(&generate(out.path(), &["abstract mood"]));
+    let plain = out.path().join("abstract-mood-0-none.png");
+    let stderr = failed(&excite(&["explain", plain.to_str().unwrap()]), 1);
+    assert!(stderr.contains("has no subjects"), "{stderr}");
+}
+
+#[test]
+fn wrong_usage_says_what_to_do_and_makes_nothing() {
+    let parent = folder();
+    let out = parent.path().join("out");
+    let jobs = parent.path().join("jobs.jsonl");
+    std::fs::write(&jobs, "{\"prompt\": \"a cat\"}\n{\"promt\": \"a cat\"}\n{\"prompt\": \"\"}\n")
+        .unwrap();
+    let jobs = jobs.to_str().unwrap();
+    #[rustfmt::skip]
+    let table: [(&[&str], &[&str]); 15] = [
+        (&[],                                          &["no prompt was given", "--file"]),
+        (&[""],                                        &["`prompt` is empty", "Say what"]),
+        (&[PROMPT, "--subjects", "dog"],               &["subject `dog` is not a word", "2 cat"]),
+        (&[PROMPT, "--size", "100"],                   &["not a multiple of 16", "96 or 112"]),
+        (&[PROMPT, "--size", "big"],                   &["128x192"]),
+        (&[PROMPT, "--scheduler", "euler"],            &["euler", "pndm, ddim"]),
+        (&[PROMPT, "--method", "magic"],               &["magic", "attend_and_excite, none"]),
+        (&[PROMPT, "--method-params", "{"],            &["no JSON object"]),
+        (&[PROMPT, "--method-params", "{\"gian\":1}"], &["method_params.gian", "gain"]),
+        (&[PROMPT, "--seeds", "4..4"],                 &["range `4..4` is empty", "0..4"]),
+        (&[PROMPT, "--seeds", "0..4294967296"],        &["more than"]),
+        (&[PROMPT, "--guidance-scale", "nan"],         &["guidance_scale", "1 (off) to 100"]),
+        (&[PROMPT, "--batch-size", "0"],               &["1..=64"]),
+        (&["--file", jobs],                            &["line 2: there is no field `promt`", "line 3: `prompt` is empty"]),
+        (&[PROMPT, "--no-such-option"],                &["--no-such-option"]),
+    ];
+    for (args, wanted) in table {
+        let stderr = failed(&generate(&out, args), 2);
+        for want in wanted {
+            assert!(stderr.contains(want), "{args:?}: {want}\n{stderr}");
+        }
+        assert!(!out.exists(), "{args:?}");
+    }
+    let steps = failed(&excite(&["generate", PROMPT, "--steps", "0"]), 2);
+    assert!(steps.contains("`steps` is 0") && steps.contains("1 to 999"), "{steps}");
+}
+
+#[test]
+fn models_and_folders_that_cannot_be_used_are_named() {
+    let parent = folder();
+    let file = parent.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let stderr = failed(&generate(&file.join("out"), &[PROMPT]), 1);
+    assert!(stderr.contains("cannot create the folder"), "{stderr}");
+    let stderr = failed(&generate(parent.path(), &[PROMPT, "--model", "nowhere"]), 1);
+    assert!(stderr.contains("there is no model `nowhere`"), "{stderr}");
+    let stderr =
+        failed(&generate(parent.path(), &[PROMPT, "--model", parent.path().to_str().unwrap()]), 1);
+    assert!(stderr.contains("model_index.json"), "{stderr}");
+    let stderr = failed(&generate(parent.path(), &["--file", "nowhere.txt"]), 1);
+    assert!(stderr.contains("cannot read nowhere.txt"), "{stderr}");
+    // With --json the error is an object too.
+    let output = generate(parent.path(), &[PROMPT, "--model", "nowhere", "--json"]);
+    assert_eq!(objects(&text(&output.stdout))[0]["error"]["code"], "model_not_found");
+}
+
+#[test]
+fn the_bundled_model_is_the_folder_that_ships() {
+    let out = folder();
+    let model = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji"));
+    let (bundled, loaded) = (out.path().join("bundled"), out.path().join("loaded"));
+    succeeded(&generate(&bundled, &[PROMPT]));
+    succeeded(&generate(&loaded, &[PROMPT, "--model", model.to_str().unwrap()]));
+    let [a, b] =
+        [bundled, loaded].map(|out| std::fs::read(out.join("a-cat-and-a-frog-0.png")).unwrap());
+    assert!(a == b);
+}
+
+/// Ctrl-C in the middle of a long run: what is finished stays, the rest is made by a rerun.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_command_keeps_what_is_finished() {
+    use std::io::BufRead;
+    let out = folder();
+    let args = ["generate", PROMPT, "--steps", "3", "--seeds", "0..40", "--batch-size", "2"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_excite"))
+        .args(args)
+        .args(["--out", out.path().to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let rest = lines.map(Result::unwrap).count();
+    let stderr = failed(&child.wait_with_output().unwrap(), 130);
+    assert!(stderr.contains("run the command again to go on"), "{stderr}");
+    let made = files(out.path());
+    assert!(made.len() == 2 * (rest + 1) && rest + 1 < 40, "{rest} {made:?}");
+    assert!(made.iter().all(|name| name.ends_with(".png") || name.ends_with(".json")), "{made:?}");
+}
+
+/// The help of every command, so that a change of it is seen.
+#[test]
+fn every_command_has_help_with_an_example() {
+    for (args, wanted) in [
+        (&["--help"][..], &["generate", "explain"][..]),
+        (&["generate", "--help"], &["Examples:", "--seeds", "Exit status"]),
+        (&["explain", "--help"], &["Examples:", "--chart"]),
+    ] {
+        let (stdout, _) = succeeded(&excite(args));
+        for want in wanted {
+            assert!(stdout.contains(want), "{args:?}: {want}");
+        }
+    }
+    failed(&excite(&[]), 2);
+}
