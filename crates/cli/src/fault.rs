@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use excite_jobs::LineError;
+use serde::Serialize;
 
 /// Exit status of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl From<Status> for ExitCode {
 }
 
 /// An error as a person reads it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Fault {
     /// Stable, for programs.
     pub(crate) code: String,
@@ -46,6 +47,7 @@ pub(crate) struct Fault {
     pub(crate) message: String,
     /// What to do.
     pub(crate) remedy: String,
+    #[serde(skip)]
     pub(crate) status: Status,
 }
 
@@ -76,7 +78,10 @@ impl Fault {
             }
             _ => "Check the path and the disk.",
         };
-        let message = format!("cannot {doing} {}: {error}", path.display());
+        // A library may have wrapped the error to tell the name of its temporary file.
+        let plain = error.get_ref().and_then(|inner| inner.source());
+        let reason = plain.map_or_else(|| error.to_string(), ToString::to_string);
+        let message = format!("cannot {doing} {}: {reason}", path.display());
         Self::new(Status::Failed, "io", message, remedy.into())
     }
 }

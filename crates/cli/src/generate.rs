@@ -38,6 +38,11 @@ pub(crate) fn run(
     files::prepare_folder(&args.out)?;
     plan.find_finished(args)?;
     let todo: Vec<&Image> = plan.images.iter().filter(|image| image.finished.is_none()).collect();
+    for image in &plan.images {
+        if let Some(sidecar) = &image.finished {
+            printer.object(&render::skipped(image, sidecar));
+        }
+    }
     greet(&model, &resolved, &plan, todo.len(), printer);
 
     let tally = render::run(args, &model, &todo, printer, interrupted)?;
@@ -120,7 +125,8 @@ fn resolve(
 fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer: &Printer) {
     let name = short_name(model.name());
     let kind = excite_diffusion::kind();
-    printer.note(&format!("model {name} on {kind}, {} images, {todo} to make", plan.images.len()));
+    let images = count(plan.images.len());
+    printer.note(&format!("model {name} on {kind}; {images}, {todo} to make"));
     if let [one] = resolved
         && one.subjects_found
         && let Some(spec) = one.specs().next()
@@ -129,6 +135,10 @@ fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer
         let words: Vec<&str> = spec.subjects.iter().map(|s| s.word.as_str()).collect();
         printer.note(&format!("subjects found: {} (--subjects names others)", words.join(", ")));
     }
+}
+
+fn count(images: usize) -> String {
+    if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
 }
 
 fn short_name(name: &str) -> String {
@@ -152,12 +162,13 @@ fn finish(
         "seconds": tally.seconds, "out": args.out, "sheets": sheets,
     }}));
     if skipped > 0 {
-        printer.note(&format!("{skipped} images were there already (--overwrite makes them anew)"));
+        let was = if skipped == 1 { "was" } else { "were" };
+        let images = count(skipped);
+        printer.note(&format!("{images} {was} there already (--overwrite makes them anew)"));
     }
     if tally.interrupted {
-        let left = plan.images.len() - skipped - tally.made - tally.failed;
-        printer
-            .note(&format!("interrupted; {left} images are left, run the command again to go on"));
+        let left = count(plan.images.len() - skipped - tally.made - tally.failed);
+        printer.note(&format!("interrupted with {left} left; run the command again to go on"));
         return Ok(Status::Interrupted);
     }
     Ok(match (tally.failed, tally.made + skipped) {

@@ -57,11 +57,13 @@ impl Printer {
     }
 
     pub(crate) fn fault(&self, fault: &Fault) {
+        self.error(fault);
+        self.object(&json!({"v": 1, "error": fault}));
+    }
+
+    /// An error for people alone.
+    pub(crate) fn error(&self, fault: &Fault) {
         self.note(&format!("error: {}\n help: {}", fault.message, fault.remedy));
-        let Fault { code, message, remedy, .. } = fault;
-        self.object(&json!({
-            "v": 1, "error": {"code": code, "message": message, "remedy": remedy}
-        }));
     }
 
     /// A bar over `length` steps on a terminal, nothing elsewhere.

@@ -56,6 +56,11 @@ pub(crate) struct StepLine {
 }
 
 impl Sidecar {
+    /// Refinement iterations of all steps.
+    pub(crate) fn refinements(&self) -> u32 {
+        self.steps.iter().map(|step| step.refinements).sum()
+    }
+
     /// Reads the sidecar of an image; `None` if there is none that belongs to these bytes.
     pub(crate) fn of(image: &Path, bytes: &[u8]) -> Option<Self> {
         let text = std::fs::read(image.with_extension("json")).ok()?;

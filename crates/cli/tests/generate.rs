@@ -80,7 +80,7 @@ fn an_image_comes_with_its_sidecar_and_is_made_once() {
     std::fs::remove_file(&image).unwrap();
     let (stdout, stderr) = succeeded(&generate(out.path(), &args));
     assert_eq!(stdout.lines().count(), 1, "{stdout}");
-    assert!(stderr.contains("1 images were there already"), "{stderr}");
+    assert!(stderr.contains("1 image was there already"), "{stderr}");
     assert!(std::fs::read(&image).unwrap() == bytes);
     let after = std::fs::metadata(out.path().join(names[1])).unwrap().modified().unwrap();
     assert_eq!(before, after);

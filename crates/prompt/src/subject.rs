@@ -79,7 +79,7 @@ impl SubjectError {
             ),
             Self::Ambiguous { subject, count, .. } => (
                 "subject_ambiguous",
-                format!("Write `{subject}#1` to `{subject}#{count}`, or both."),
+                format!("Write `{subject}#1` to `{subject}#{count}`; several can be named."),
             ),
             Self::Occurrence { count, .. } => {
                 ("subject_occurrence", format!("Write a number from 1 to {count} behind `#`."))

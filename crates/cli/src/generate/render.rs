@@ -7,7 +7,7 @@ use std::time::Instant;
 use excite_diffusion::{Error, Model, Outputs, Rendered, Run, Trace};
 use excite_jobs::{SchedulerName, Spec};
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::plan::Image;
 use super::{extras, shown};
@@ -178,22 +178,43 @@ impl Work<'_> {
         if let (Some(loss), Some(weakest)) = (attention.loss, &attention.weakest) {
             line.push_str(&format!(", loss {loss:.3}, weakest subject: {weakest}"));
         }
-        let refinements: u32 = sidecar.steps.iter().map(|step| step.refinements).sum();
+        let refinements = sidecar.refinements();
         if refinements > 0 {
             line.push_str(&format!(", {refinements} refinement iterations"));
         }
         self.bar.suspend(|| self.printer.result(&line));
-        self.printer.object(&json!({
-            "v": 1, "status": "made", "path": shown(&image.path), "custom_id": image.custom_id,
-            "labels": image.labels, "prompt": image.spec.prompt, "seed": image.spec.seed,
-            "method": image.spec.method.name(), "subjects": image.spec.subjects,
-            "loss": attention.loss, "scores": attention.scores, "weakest": attention.weakest,
-            "refinements": refinements, "seconds": sidecar.seconds, "sha256": sidecar.sha256,
-        }));
+        self.printer.object(&with_sidecar(about(image, "made"), sidecar));
     }
 
     fn report_failure(&self, image: &Image, mut fault: Fault) {
+        let mut object = about(image, "failed");
+        object["error"] = json!(fault);
+        self.printer.object(&object);
         fault.message = format!("{}: {}", shown(&image.path), fault.message);
-        self.bar.suspend(|| self.printer.fault(&fault));
+        self.bar.suspend(|| self.printer.error(&fault));
     }
+}
+
+/// An image that was there already, for programs.
+pub(super) fn skipped(image: &Image, sidecar: &Sidecar) -> Value {
+    with_sidecar(about(image, "skipped"), sidecar)
+}
+
+fn about(image: &Image, status: &str) -> Value {
+    json!({
+        "v": 1, "status": status, "path": shown(&image.path), "custom_id": image.custom_id,
+        "labels": image.labels, "prompt": image.spec.prompt, "seed": image.spec.seed,
+        "method": image.spec.method.name(), "subjects": image.spec.subjects,
+    })
+}
+
+fn with_sidecar(mut object: Value, sidecar: &Sidecar) -> Value {
+    let attention = &sidecar.attention;
+    object["loss"] = json!(attention.loss);
+    object["scores"] = json!(attention.scores);
+    object["weakest"] = json!(attention.weakest);
+    object["refinements"] = json!(sidecar.refinements());
+    object["seconds"] = json!(sidecar.seconds);
+    object["sha256"] = json!(sidecar.sha256);
+    object
 }

@@ -2,6 +2,7 @@
 //! and after interruptions, against central differences, and on broken models.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "differences are shown with --nocapture")]
 
 mod broken_models;
 mod golden;
