@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture;
-use excite_jobs::{Method, Resolved, Spec};
+use excite_jobs::{Method, Resolved, Spec, Warning};
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
@@ -20,6 +20,8 @@ pub(super) struct Image {
     pub(super) spec: Spec,
     pub(super) custom_id: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
+    /// What was done otherwise than its line may expect.
+    pub(super) warnings: Vec<Warning>,
     /// Where the PNG goes.
     pub(super) path: PathBuf,
     /// Set if it is there already, whole and as wanted.
@@ -100,6 +102,7 @@ impl Plan {
                         spec,
                         custom_id: line.custom_id.clone(),
                         labels: line.labels.clone(),
+                        warnings: line.warnings.clone(),
                         finished: None,
                     });
                     self.images.len() - 1
