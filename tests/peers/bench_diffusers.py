@@ -14,6 +14,8 @@ INDICES = [2, 5]
 SEED = 0
 STEPS = 50
 GUIDANCE = 7.5
+STEPS_TIMED = 8
+"""Single steps timed in each repeat; as in crates/diffusion/benches/pipeline.rs."""
 
 
 def positive(text):
@@ -25,14 +27,15 @@ def positive(text):
 
 
 def seconds(run, repeats, prepare=lambda: None):
-    """Minimum and median wall time of `run`, after one run that is not counted; `prepare` runs untimed before each."""
+    """Wall times of `run`, their minimum and median, after one run that is not counted; `prepare` runs untimed before each."""
     times = []
     for _ in range(repeats + 1):
         prepare()
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return {"min": min(times[1:]), "median": statistics.median(times[1:])}
+    times = times[1:]
+    return {"min": min(times), "median": statistics.median(times), "times": times}
 
 
 @torch.no_grad()
@@ -69,9 +72,10 @@ def measure(plain, guided, repeats):
             **extra,
         )
 
-    result = {"plain_step": seconds(lambda: denoise(plain, noise, t, states), repeats, restart)}
+    steps = repeats * STEPS_TIMED
+    result = {"plain_step": seconds(lambda: denoise(plain, noise, t, states), steps, restart)}
     with common.recorded_attention(guided):
-        result["guided_step"] = seconds(lambda: guided_step(guided, noise, t, states), repeats, restart)
+        result["guided_step"] = seconds(lambda: guided_step(guided, noise, t, states), steps, restart)
     result["plain_image"] = seconds(lambda: image(plain), repeats)
     result["guided_image"] = seconds(
         lambda: image(guided, token_indices=INDICES, attn_res=common.MAP_SIZE), repeats
@@ -84,7 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/emoji", help="diffusers folder (default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="torch threads (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive, default=3, help="timed runs of each kind (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=3, help="timed images of each kind (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     args = parser.parse_args()
 

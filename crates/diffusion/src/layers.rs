@@ -9,6 +9,7 @@
 //! product here has a shape that does not depend on the batch (one product per image); the same
 //! image then has the same bits in any batch.
 
+mod columns;
 mod conv;
 mod frozen;
 mod linear;

@@ -1,2 +1,104 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: what people who work on Excite run, and what CI runs.
+//!
+//! Not for users: the program they run is `excite` (crates/cli).
+
+#![expect(clippy::print_stdout, reason = "a program that is read in a terminal")]
+
+mod bench;
+mod docs;
+mod peers;
+mod project;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use project::Project;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test                 before a commit; CI runs the same
+  cargo xtask bench pipeline       seconds, beside diffusers
+  cargo xtask docs                 after a change of what pictures look like";
+
+/// Check, measure and illustrate Excite
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Test(TestArgs),
+    /// Check the house rules alone: headers, lengths, left-overs, links
+    Tidy,
+    Bench(BenchArgs),
+    /// Draw the pictures of docs/images again, with the release build
+    Docs,
+}
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  cargo xtask test
+  cargo xtask test --all
+  EXCITE_PEERS_PYTHON=/path/to/python cargo xtask test --all
+
+Stops at the first failure with exit status 1 and the command that repeats it.";
+
+/// Check formatting, lints, tests, documentation and house rules
+#[derive(Debug, Args)]
+#[command(after_help = TEST_EXAMPLES)]
+struct TestArgs {
+    /// Also test the release build, and the golden data against diffusers where Python has it
+    #[arg(long)]
+    all: bool,
+}
+
+/// Measure
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, after_help = bench::EXAMPLES)]
+struct BenchArgs {
+    #[command(subcommand)]
+    what: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    Pipeline(bench::PipelineArgs),
+}
+
+fn main() -> ExitCode {
+    let task = Cli::parse().task;
+    match Project::find().and_then(|project| run(&project, &task)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
+    match task {
+        Task::Test(args) => test::run(project, args.all),
+        Task::Tidy => tidy::run(project),
+        Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => bench::pipeline(project, args),
+        Task::Docs => docs::run(project),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor};
 
+use super::columns::Columns;
 use super::frozen::frozen;
 use crate::weights::Scope;
 
@@ -74,24 +75,37 @@ impl Weights {
                 self.mirrored.get_or_init(|| made)
             }
         };
+        let taps = self.kernel.dim(2)?;
         let gradient = match self.stride {
             1 => gradient.clone(),
-            stride => spread(gradient, stride, size)?,
+            stride => {
+                // So much that the convolution below comes out at the input's size.
+                let side = |input: usize| input + 2 * self.padding + 1 - taps;
+                spread(gradient, stride, (side(size.0), side(size.1)))?
+            }
         };
-        let padding = self.kernel.dim(2)? - 1 - self.padding;
+        let padding = taps - 1 - self.padding;
         convolve(&gradient, mirrored, padding, 1)
     }
 }
 
 fn convolve(x: &Tensor, kernel: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
-    let (cout, cin, k, _) = kernel.dims4()?;
-    if k > 1 || stride > 1 {
+    let (cout, cin, size, _) = kernel.dims4()?;
+    if !x.device().is_cpu() {
         return x.conv2d(kernel, padding, stride, 1, 1);
     }
-    // A 1x1 convolution is a product per image; candle does not merge batches on this side.
+    // A product per image, straight into the place of the result; candle does not merge batches on
+    // this side. Its own convolution lays out input and weights anew at every call.
     let (b, _, h, w) = x.dims4()?;
-    let kernel = kernel.reshape((1, cout, cin))?.broadcast_as((b, cout, cin))?;
-    kernel.matmul(&x.flatten_from(2)?)?.reshape((b, cout, h, w))
+    let columns = Columns { size, stride, padding };
+    let (height, width) = (columns.result(h), columns.result(w));
+    let columns = match (size, stride, padding) {
+        (1, 1, 0) => x.flatten_from(2)?,
+        _ => x.contiguous()?.apply_op1_no_bwd(&columns)?,
+    };
+    let taps = cin * size * size;
+    let kernel = kernel.reshape((1, cout, taps))?.broadcast_as((b, cout, taps))?;
+    kernel.matmul(&columns)?.reshape((b, cout, height, width))
 }
 
 /// Puts `stride - 1` zeros behind each row and column and cuts to `size`.
@@ -109,4 +123,64 @@ pub(crate) fn upsample_nearest(x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     let x = x.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?;
     x.reshape((b, c, 2 * h, 2 * w))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    fn values(shape: &[usize], seed: u64) -> Tensor {
+        let count = shape.iter().product();
+        let value = |i: usize| (((i as u64 + seed) * 2_654_435_761 % 1000) as f32 - 500.) / 500.;
+        let values: Vec<f32> = (0..count).map(value).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+        difference.max(0).unwrap().to_scalar().unwrap()
+    }
+
+    /// Value and gradient beside candle's own convolution, which is slow and right.
+    #[test]
+    fn a_convolution_and_its_gradient_are_candles() {
+        #[rustfmt::skip]
+        let table = [
+            // size stride padding  height width
+            (3, 1, 1, 8, 8),
+            (3, 1, 1, 5, 9),
+            (3, 2, 1, 8, 8),
+            (3, 2, 1, 8, 6),
+            (3, 2, 0, 9, 9),  // the VAE's encoder pads right and below by hand
+            (1, 1, 0, 4, 7),
+            (3, 1, 0, 6, 6),
+            (3, 1, 1, 1, 1),
+        ];
+        for case @ (size, stride, padding, height, width) in table {
+            let kernel = values(&[6, 4, size, size], 7);
+            let x = Var::from_tensor(&values(&[3, 4, height, width], 1)).unwrap();
+            let conv = Conv2d::new(kernel.clone(), None, stride, padding);
+            let got = conv.forward(x.as_tensor()).unwrap();
+            let want = x.conv2d(&kernel, padding, stride, 1, 1).unwrap();
+            assert!(difference(&got, &want) < 1e-5, "{case:?}");
+            // An upstream gradient that differs from place to place.
+            let weight = values(got.dims(), 3);
+            let gradient = |y: &Tensor| {
+                let store = (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+                store.get(x.as_tensor()).unwrap().clone()
+            };
+            assert!(difference(&gradient(&got), &gradient(&want)) < 1e-5, "{case:?}: gradient");
+        }
+    }
+
+    #[test]
+    fn upsampling_doubles_pixels() {
+        let x = Tensor::new(&[[[[1f32, 2.], [3., 4.]]]], &Device::Cpu).unwrap();
+        let got = upsample_nearest(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let rows = [[1., 1., 2., 2.], [1., 1., 2., 2.], [3., 3., 4., 4.], [3., 3., 4., 4.]];
+        assert_eq!(got, rows.concat());
+    }
 }

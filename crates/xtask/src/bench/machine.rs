@@ -1,0 +1,159 @@
+//! Where and on what a measurement was made: figures without it mean nothing.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use crate::project::{self, Project};
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
+/// What a measurement depends on besides the programs.
+#[derive(Debug)]
+pub(super) struct Machine {
+    commit: String,
+    device: String,
+    threads: u32,
+    rounds: u32,
+    /// As `rustc --version` prints it.
+    rustc: String,
+    /// Year, month, day in UTC.
+    date: String,
+}
+
+impl Machine {
+    /// This one, now.
+    pub(super) fn look(project: &Project, threads: u32, rounds: u32) -> Result<Self> {
+        let commit = project.git(&["describe", "--always", "--dirty", "--exclude", "*"]);
+        let rustc = project::output(project.command("rustc").arg("--version"))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            commit: commit.map_or("unknown".to_owned(), |name| name.trim().to_owned()),
+            device: device(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            threads,
+            rounds,
+            rustc: rustc.split(" (").next().unwrap_or_default().trim().to_owned(),
+            date: date(now.as_secs() / DAY),
+        })
+    }
+
+    /// One line for a person; `versions` is what the programs reported.
+    pub(super) fn line(&self, versions: &[&Value]) -> String {
+        let s = |n: u32| if n == 1 { "" } else { "s" };
+        let mut names = vec![self.rustc.clone()];
+        let reported = versions.iter().filter_map(|versions| versions.as_object()).flatten();
+        names.extend(reported.map(|(name, v)| format!("{name} {}", v.as_str().unwrap_or("?"))));
+        let (threads, rounds) = (self.threads, self.rounds);
+        [
+            format!("commit {}", self.commit),
+            self.device.clone(),
+            format!("{threads} thread{}", s(threads)),
+            format!("{rounds} round{}", s(rounds)),
+            names.join(", "),
+            self.date.clone(),
+        ]
+        .join("; ")
+    }
+
+    /// The same as an object.
+    pub(super) fn json(&self, versions: &[&Value]) -> Value {
+        let reported = versions.iter().filter_map(|versions| versions.as_object()).flatten();
+        let mut names: Map<String, Value> =
+            reported.map(|(name, version)| (name.clone(), version.clone())).collect();
+        let rustc = self.rustc.trim_start_matches("rustc ");
+        names.insert("rustc".to_owned(), rustc.into());
+        json!({
+            "commit": self.commit,
+            "device": self.device,
+            "threads": self.threads,
+            "rounds": self.rounds,
+            "versions": names,
+            "date": self.date,
+        })
+    }
+}
+
+/// The processor's name in the text of /proc/cpuinfo; without it, what the program was built for.
+fn device(cpuinfo: &str) -> String {
+    let named = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+    let name = named.map(|rest| rest.trim_start_matches([' ', '\t', ':']).trim());
+    let other = || format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    name.filter(|name| !name.is_empty()).map_or_else(other, ToOwned::to_owned)
+}
+
+/// The day so many days after 1970-01-01.
+fn date(mut days: u64) -> String {
+    let leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_counted_as_the_calendar_does() {
+        for (days, want) in [
+            (0, "1970-01-01"),
+            (364, "1970-12-31"),
+            (789, "1972-02-29"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_454, "2026-01-01"),
+            (47_540, "2100-02-28"),
+            (47_541, "2100-03-01"),
+        ] {
+            assert_eq!(date(days), want);
+        }
+    }
+
+    #[test]
+    fn the_processor_is_named() {
+        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU @ 2.0 GHz\nflags\t: a b\n";
+        assert_eq!(device(cpuinfo), "Some CPU @ 2.0 GHz");
+        for unknown in ["", "processor\t: 0\n", "model name\t:\n"] {
+            assert!(device(unknown).contains(std::env::consts::ARCH));
+        }
+    }
+
+    #[test]
+    fn the_line_has_everything() {
+        let machine = Machine {
+            commit: "abc".into(),
+            device: "Some CPU".into(),
+            threads: 1,
+            rounds: 3,
+            rustc: "rustc 1.95.0".into(),
+            date: "2026-01-01".into(),
+        };
+        let (ours, peer) = (json!({ "excite": "0.1.0" }), json!({ "torch": "2.0" }));
+        assert_eq!(
+            machine.line(&[&ours, &peer]),
+            "commit abc; Some CPU; 1 thread; 3 rounds; rustc 1.95.0, excite 0.1.0, torch 2.0; \
+             2026-01-01"
+        );
+        let json = machine.json(&[&ours, &peer]);
+        assert_eq!(
+            json["versions"],
+            json!({ "excite": "0.1.0", "torch": "2.0", "rustc": "1.95.0" })
+        );
+        assert_eq!(json["rounds"], 3);
+    }
+}
