@@ -71,10 +71,10 @@ fn the_gradient_is_the_slope_of_the_loss() {
         let mut directions = vec![unit(&gradient)];
         directions.extend([1, 2, 3].map(|seed| unit(&noise(seed).unwrap())));
         for (i, direction) in directions.iter().enumerate() {
-            let want = loss.slope(&latents, direction, 2e-3);
+            let want = loss.slope(&latents, direction, 4e-3);
             let got = dot(&gradient, direction);
             println!("step {step}, direction {i}: gradient {got:.6}, slope {want:.6}");
-            assert!((got - want).abs() < 1e-3 * length, "step {step} {i}: {got}, slope {want}");
+            assert!((got - want).abs() < 3e-3 * length, "step {step} {i}: {got}, slope {want}");
         }
     }
 }
