@@ -57,11 +57,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program and takes what it prints; what it complains about is for the reader.
+/// Runs a program and takes what it prints; what it complains about is shown if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    command.stderr(Stdio::inherit());
     let output = command.output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         bail!("{} ended with {}", name(command), output.status);
     }
     String::from_utf8(output.stdout).with_context(|| format!("what {} printed", name(command)))
