@@ -31,6 +31,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench pipeline
   cargo xtask bench pipeline --threads 2 --repeats 5
+  cargo xtask bench pipeline --write
   cargo xtask bench pipeline --no-peer --json
   EXCITE_PEERS_PYTHON=/path/to/python cargo xtask bench pipeline";
 
@@ -53,7 +54,16 @@ pub(crate) struct PipelineArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+
+    /// Also put the table into docs/performance.md
+    #[arg(long)]
+    write: bool,
 }
+
+/// Where the table is published, and the lines between which it stands.
+const PAGE: &str = "docs/performance.md";
+const BEGIN: &str = "<!-- cargo xtask bench pipeline --write -->";
+const END: &str = "<!-- end -->";
 
 /// Measures and prints.
 pub(crate) fn pipeline(project: &Project, args: &PipelineArgs) -> Result<()> {
@@ -74,7 +84,26 @@ pub(crate) fn pipeline(project: &Project, args: &PipelineArgs) -> Result<()> {
         println!("{}", table::text(&rows, (images, &batch)));
         println!("{}", machine.line(&versions));
     }
+    if args.write {
+        let table = table::text(&rows, (images, &batch));
+        publish(&project.path(PAGE), &format!("{table}\n\n{}", machine.line(&versions)))?;
+        eprintln!("written to {PAGE}");
+    }
     Ok(())
+}
+
+/// Replaces what stands between the two lines of the page.
+fn publish(page: &Path, table: &str) -> Result<()> {
+    let text = std::fs::read_to_string(page).with_context(|| format!("cannot read {PAGE}"))?;
+    let text = replaced(&text, table)
+        .with_context(|| format!("{PAGE} has no line `{BEGIN}` with `{END}` behind it"))?;
+    std::fs::write(page, text).with_context(|| format!("cannot write {PAGE}"))
+}
+
+fn replaced(text: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{table}\n\n{END}{after}"))
 }
 
 /// What both sides reported, one report a round; diffusers' is `None` if it is not there or failed.
@@ -207,6 +236,15 @@ mod tests {
             let error = super::report(&report.to_string()).unwrap_err().to_string();
             assert_eq!(error, "`guided_step` has no `times`");
         }
+    }
+
+    #[test]
+    fn only_the_table_of_the_page_is_replaced() {
+        let page = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
+        let once = replaced(&page, "new").unwrap();
+        assert_eq!(once, format!("above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"));
+        assert_eq!(replaced(&once, "new").unwrap(), once);
+        assert_eq!(replaced("no such lines", "new"), None);
     }
 
     #[test]

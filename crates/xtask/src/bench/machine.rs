@@ -1,14 +1,9 @@
 //! Where and on what a measurement was made: figures without it mean nothing.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use crate::project::{self, Project};
-
-/// Seconds of a day.
-const DAY: u64 = 86_400;
 
 /// What a measurement depends on besides the programs.
 #[derive(Debug)]
@@ -28,14 +23,14 @@ impl Machine {
     pub(super) fn look(project: &Project, threads: u32, rounds: u32) -> Result<Self> {
         let commit = project.git(&["describe", "--always", "--dirty", "--exclude", "*"]);
         let rustc = project::output(project.command("rustc").arg("--version"))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let date = project::output(project.command("date").args(["-u", "+%F"]))?;
         Ok(Self {
             commit: commit.map_or("unknown".to_owned(), |name| name.trim().to_owned()),
             device: device(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             threads,
             rounds,
             rustc: rustc.split(" (").next().unwrap_or_default().trim().to_owned(),
-            date: date(now.as_secs() / DAY),
+            date: date.trim().to_owned(),
         })
     }
 
@@ -83,46 +78,9 @@ fn device(cpuinfo: &str) -> String {
     name.filter(|name| !name.is_empty()).map_or_else(other, ToOwned::to_owned)
 }
 
-/// The day so many days after 1970-01-01.
-fn date(mut days: u64) -> String {
-    let leap =
-        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    let mut year = 1970;
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    format!("{year}-{month:02}-{:02}", days + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_are_counted_as_the_calendar_does() {
-        for (days, want) in [
-            (0, "1970-01-01"),
-            (364, "1970-12-31"),
-            (789, "1972-02-29"),
-            (11_016, "2000-02-29"),
-            (11_017, "2000-03-01"),
-            (20_454, "2026-01-01"),
-            (47_540, "2100-02-28"),
-            (47_541, "2100-03-01"),
-        ] {
-            assert_eq!(date(days), want);
-        }
-    }
 
     #[test]
     fn the_processor_is_named() {
