@@ -9,6 +9,7 @@
 //! product here has a shape that does not depend on the batch (one product per image); the same
 //! image then has the same bits in any batch.
 
+mod attention;
 mod columns;
 mod conv;
 mod frozen;
@@ -16,7 +17,9 @@ mod linear;
 mod norm;
 mod softmax;
 
+pub(crate) use attention::{attend, attend_gradients};
 pub(crate) use conv::{Conv2d, upsample_nearest};
+pub(crate) use frozen::frozen;
 pub(crate) use linear::{Linear, matmul_frozen};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use softmax::softmax;

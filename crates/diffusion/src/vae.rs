@@ -1,11 +1,11 @@
 //! The autoencoder: latents to pictures and back (`AutoencoderKL` of diffusers).
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 use serde::Deserialize;
 
 use crate::error::Error;
 use crate::folder::Loader;
-use crate::layers::{Conv2d, GroupNorm, Linear, softmax, upsample_nearest};
+use crate::layers::{Conv2d, GroupNorm, Linear, attend, upsample_nearest};
 use crate::unet::Resnet;
 use crate::weights::Scope;
 
@@ -311,10 +311,10 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
         let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
-        let query = (self.query.forward(&pixels)? / (c as f64).sqrt())?;
-        let (key, value) = (self.key.forward(&pixels)?, self.value.forward(&pixels)?);
-        let probabilities = softmax(&query.matmul(&key.transpose(D::Minus1, D::Minus2)?)?)?;
-        let out = self.out.forward(&probabilities.matmul(&value)?)?;
+        let head = |layer: &Linear| layer.forward(&pixels)?.unsqueeze(1);
+        let query = (head(&self.query)? / (c as f64).sqrt())?;
+        let attended = attend(&query, &head(&self.key)?, &head(&self.value)?)?;
+        let out = self.out.forward(&attended.squeeze(1)?)?;
         out.transpose(1, 2)?.reshape((b, c, h, w))? + x
     }
 }

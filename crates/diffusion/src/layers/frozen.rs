@@ -12,7 +12,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Sto
 ///
 /// `y` must have been computed from `x.detach()`. If `x` has no gradient to pass on, `y` itself is
 /// returned. `vjp` sees detached, contiguous tensors.
-pub(super) fn frozen<F>(x: &Tensor, y: Tensor, vjp: F) -> Result<Tensor>
+pub(crate) fn frozen<F>(x: &Tensor, y: Tensor, vjp: F) -> Result<Tensor>
 where
     F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {

@@ -5,7 +5,8 @@ use candle_core::{Result, Tensor};
 use super::frozen::frozen;
 use crate::weights::Scope;
 
-/// A linear layer on the last axis.
+/// A linear layer on the last axis. Clones share the weights.
+#[derive(Clone)]
 pub(crate) struct Linear {
     /// `[out, in]`
     weight: Tensor,
@@ -29,8 +30,13 @@ impl Linear {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         };
-        let weight = self.weight.clone();
-        frozen(x, y, move |gradient| per_image(gradient, &weight))
+        let this = self.clone();
+        frozen(x, y, move |gradient| this.input_gradient(gradient))
+    }
+
+    /// The gradient of the input `[b, n, in]` from that of the result `[b, n, out]`.
+    pub(crate) fn input_gradient(&self, gradient: &Tensor) -> Result<Tensor> {
+        per_image(gradient, &self.weight)
     }
 }
 

@@ -6,7 +6,9 @@ use candle_core::{D, Result, Tensor};
 
 use super::config::Level;
 use super::{Capture, TextKeys};
-use crate::layers::{GroupNorm, LayerNorm, Linear, matmul_frozen, softmax};
+use crate::layers::{
+    GroupNorm, LayerNorm, Linear, attend, attend_gradients, frozen, matmul_frozen, softmax,
+};
 use crate::weights::Scope;
 
 /// `Break`: the last map that was wanted is captured, the rest need not be computed.
@@ -144,12 +146,25 @@ impl SelfAttention {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let query = split_heads(&self.query.forward(x)?, self.heads)?;
-        let key = split_heads(&self.key.forward(x)?, self.heads)?;
-        let value = split_heads(&self.value.forward(x)?, self.heads)?;
-        let query = (&query * scale(&query)?)?;
-        let probabilities = softmax(&query.matmul(&key.t()?)?)?;
-        self.out.forward(&join_heads(&probabilities.matmul(&value)?)?)
+        let detached = x.detach();
+        let split = |layer: &Linear| split_heads(&layer.forward(&detached)?, self.heads);
+        let (query, key, value) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
+        let scale = scale(&query)?;
+        let query = (query * scale)?;
+        let attended = join_heads(&attend(&query, &key, &value)?)?;
+        let layers = [self.query.clone(), self.key.clone(), self.value.clone()];
+        let heads = self.heads;
+        // One node from the pixels to what they attended to: of the three products only query,
+        // key and value are kept.
+        let attended = frozen(x, attended, move |gradient| {
+            let gradient = split_heads(gradient, heads)?;
+            let (q, k, v) = attend_gradients(&query, &key, &value, &gradient)?;
+            let [to_query, to_key, to_value] = &layers;
+            let q = to_query.input_gradient(&join_heads(&(q * scale)?)?)?;
+            let k = to_key.input_gradient(&join_heads(&k)?)?;
+            (q + k)? + to_value.input_gradient(&join_heads(&v)?)?
+        })?;
+        self.out.forward(&attended)
     }
 }
 
