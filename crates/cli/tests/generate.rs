@@ -150,6 +150,27 @@ fn a_file_of_jobs_is_made_line_by_line() {
     assert_eq!(sidecar["steps"].as_array().unwrap().len(), 3);
 }
 
+/// The same image is made once; other images of one name get names of their own.
+#[test]
+fn names_are_not_shared() {
+    let out = folder();
+    let jobs = out.path().join("jobs.jsonl");
+    let lines = [
+        r#"{"prompt": "a cat"}"#,
+        r#"{"prompt": "a cat", "guidance_scale": 2}"#,
+        r#"{"prompt": "a cat", "labels": {"again": "yes"}}"#,
+    ];
+    std::fs::write(&jobs, lines.join("\n")).unwrap();
+    let images = out.path().join("images");
+    for _ in 0..2 {
+        succeeded(&generate(&images, &["--file", jobs.to_str().unwrap()]));
+        assert_eq!(
+            files(&images),
+            ["a-cat-0-2.json", "a-cat-0-2.png", "a-cat-0.json", "a-cat-0.png"]
+        );
+    }
+}
+
 #[test]
 fn prompts_come_from_standard_input_too() {
     let out = folder();

@@ -23,3 +23,24 @@ pub(crate) use frozen::frozen;
 pub(crate) use linear::{Linear, matmul_frozen};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use softmax::softmax;
+
+/// What the tests of the layers share.
+#[cfg(test)]
+mod testing {
+    use candle_core::{Device, Tensor};
+
+    /// Values in -1..1 that repeat only after a while.
+    pub(super) fn values(shape: &[usize], seed: u64) -> Tensor {
+        let count = shape.iter().product();
+        let value = |i: usize| (((i as u64 + seed) * 2_654_435_761 % 1000) as f32 - 500.) / 500.;
+        let values: Vec<f32> = (0..count).map(value).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    /// The largest difference of two tensors of one shape.
+    pub(super) fn difference(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+        difference.max(0).unwrap().to_scalar().unwrap()
+    }
+}

@@ -64,15 +64,20 @@ impl Plan {
             let message = format!("--trace takes one image, these are {total}");
             return Err(Fault::usage("trace", message, "Name one prompt and one seed."));
         }
-        let mut names = Names::default();
+        let mut taken = Taken::default();
         let mut plan = Self { images: Vec::new(), sheets: Vec::new() };
         for line in resolved {
-            plan.add(args, line, &mut names);
+            plan.add(args, line, &mut taken)?;
         }
         Ok(plan)
     }
 
-    fn add(&mut self, args: &GenerateArgs, line: &Resolved, names: &mut Names) {
+    fn add(
+        &mut self,
+        args: &GenerateArgs,
+        line: &Resolved,
+        taken: &mut Taken,
+    ) -> Result<(), Fault> {
         let mut rows = Vec::new();
         let mut prompt = String::new();
         let mut base = String::new();
@@ -89,32 +94,34 @@ impl Plan {
             prompt.clone_from(&spec.prompt);
             let seed = spec.seed;
             variants.push(spec);
-            let row = variants.into_iter().map(|spec| {
-                let known = self.images.iter().position(|image| image.spec == spec);
+            let mut row = Vec::new();
+            for spec in variants {
+                let json = spec.canonical_json().map_err(|e| Fault::bug(&e.to_string()))?;
                 // The same image asked for twice is made once.
-                known.unwrap_or_else(|| {
+                let at = *taken.images.entry(json).or_insert(self.images.len());
+                if at == self.images.len() {
                     let stem = match &spec.method {
                         Method::None => format!("{seeded}-{}", spec.method.name()),
                         Method::AttendAndExcite(_) => seeded.clone(),
                     };
                     self.images.push(Image {
-                        path: args.out.join(format!("{}.png", names.take(&stem))),
+                        path: args.out.join(format!("{}.png", taken.names.take(&stem))),
                         spec,
                         custom_id: line.custom_id.clone(),
                         labels: line.labels.clone(),
                         warnings: line.warnings.clone(),
                         finished: None,
                     });
-                    self.images.len() - 1
-                })
-            });
-            let row = row.collect();
+                }
+                row.push(at);
+            }
             rows.push((seed, row));
         }
         if args.compare {
-            let stem = names.take(&format!("{base}-compare"));
+            let stem = taken.names.take(&format!("{base}-compare"));
             self.sheets.push(Sheet { prompt, stem, rows });
         }
+        Ok(())
     }
 
     /// Finds what an earlier run finished, and what would be lost.
@@ -150,6 +157,14 @@ fn require_same(path: &Path, bytes: &[u8], spec: &Spec) -> Result<(), Fault> {
         },
         Err(message) => other(message),
     }
+}
+
+/// What is taken already.
+#[derive(Default)]
+struct Taken {
+    names: Names,
+    /// Canonical JSON of a spec to its position in the plan.
+    images: HashMap<String, usize>,
 }
 
 /// File names, each given once.

@@ -64,33 +64,21 @@ fn add(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     use super::*;
-
-    fn values(shape: (usize, usize, usize, usize), seed: u64) -> Tensor {
-        let count = shape.0 * shape.1 * shape.2 * shape.3;
-        let value = |i: usize| (((i as u64 + seed) * 2_654_435_761 % 1000) as f32 - 500.) / 300.;
-        let values: Vec<f32> = (0..count).map(value).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-
-    fn difference(a: &Tensor, b: &Tensor) -> f32 {
-        assert_eq!(a.dims(), b.dims());
-        let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
-        difference.max(0).unwrap().to_scalar().unwrap()
-    }
+    use crate::layers::testing::{difference, values};
 
     /// Value and gradients beside the composed operations of candle, over one block and several.
     #[test]
     fn attention_in_blocks_is_attention() {
         for n in [1, 7, BLOCK, BLOCK + 1, 2 * BLOCK + 9] {
             let [q, k, v] =
-                [1, 2, 3].map(|seed| Var::from_tensor(&values((2, 3, n, 4), seed)).unwrap());
+                [1, 2, 3].map(|seed| Var::from_tensor(&values(&[2, 3, n, 4], seed)).unwrap());
             let scores = q.matmul(&k.t().unwrap()).unwrap();
             let whole = candle_nn::ops::softmax(&scores, D::Minus1).unwrap().matmul(&v).unwrap();
             assert!(difference(&attend(&q, &k, &v).unwrap(), &whole) < 1e-5, "{n}");
-            let gradient = values((2, 3, n, 4), 4);
+            let gradient = values(&[2, 3, n, 4], 4);
             let store = (whole * &gradient).unwrap().sum_all().unwrap().backward().unwrap();
             let got = attend_gradients(&q, &k, &v, &gradient).unwrap();
             for (name, got, var) in [("q", got.0, &q), ("k", got.1, &k), ("v", got.2, &v)] {

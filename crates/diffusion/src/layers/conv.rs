@@ -130,19 +130,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
-
-    fn values(shape: &[usize], seed: u64) -> Tensor {
-        let count = shape.iter().product();
-        let value = |i: usize| (((i as u64 + seed) * 2_654_435_761 % 1000) as f32 - 500.) / 500.;
-        let values: Vec<f32> = (0..count).map(value).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-
-    fn difference(a: &Tensor, b: &Tensor) -> f32 {
-        assert_eq!(a.dims(), b.dims());
-        let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
-        difference.max(0).unwrap().to_scalar().unwrap()
-    }
+    use crate::layers::testing::{difference, values};
 
     /// Value and gradient beside candle's own convolution, which is slow and right.
     #[test]
