@@ -149,18 +149,23 @@ fn another_kind_of_model_is_refused_with_its_remedy() {
 /// Weights that are finite but overflow on the way: the value is named, nothing is painted.
 #[test]
 fn a_value_that_is_not_finite_stops_the_image() {
-    let directory = copy();
-    edit(&directory.path().join(UNET), |tensors| {
-        let huge = tensors["conv_out.bias"].ones_like().unwrap();
-        let huge = (huge.to_dtype(candle_core::DType::F32).unwrap() * 3e38).unwrap();
-        tensors.insert("conv_out.bias".into(), huge);
-    });
-    let model = load(directory.path()).unwrap();
-    let spec = specs(r#"{"prompt": "a cat and a frog", "seed": 5, "steps": 2}"#).remove(0);
-    let spec = Spec { model: model.name().to_owned(), ..spec };
-    let mut run = Run::start(&model, &[spec], Outputs::default()).unwrap();
-    let error = run.step(&never).unwrap_err();
-    assert!(matches!(error, Error::NonFinite { step: 0, seed: 5, .. }), "{error}");
+    for (key, want) in [
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.weight", "the loss"),
+        ("conv_out.bias", "the noise prediction"),
+    ] {
+        let directory = copy();
+        edit(&directory.path().join(UNET), |tensors| {
+            let huge = tensors[key].ones_like().unwrap();
+            let huge = (huge.to_dtype(candle_core::DType::F32).unwrap() * 3e38).unwrap();
+            tensors.insert(key.into(), huge);
+        });
+        let model = load(directory.path()).unwrap();
+        let spec = specs(r#"{"prompt": "a cat and a frog", "seed": 5, "steps": 2}"#).remove(0);
+        let spec = Spec { model: model.name().to_owned(), ..spec };
+        let mut run = Run::start(&model, &[spec], Outputs::default()).unwrap();
+        let error = run.step(&never).unwrap_err();
+        assert_eq!(error.to_string(), format!("{want} is not finite at step 0 (seed 5)"));
+    }
 }
 
 /// The digest covers what was loaded: another weight, another model.
