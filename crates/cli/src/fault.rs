@@ -60,6 +60,12 @@ impl Fault {
         Self::new(Status::Usage, code, message, remedy.into())
     }
 
+    /// The same fault, found in a line of a file.
+    pub(crate) fn at_line(mut self, number: usize) -> Self {
+        self.message = format!("line {number}: {}", self.message);
+        self
+    }
+
     pub(crate) fn bug(message: &str) -> Self {
         let remedy = "Report this with the command that led to it.";
         Self::new(Status::Failed, "internal", message.into(), remedy.into())

@@ -41,5 +41,5 @@ fn temporary(folder: &Path) -> Result<tempfile::NamedTempFile, Fault> {
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }

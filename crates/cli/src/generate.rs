@@ -52,7 +52,7 @@ pub(crate) fn run(
         Vec::new()
     };
     for sheet in &sheets {
-        printer.result(&format!("{}  contact sheet", sheet.display()));
+        printer.result(&format!("{}  contact sheet", shown(sheet)));
     }
     finish(args, &plan, &tally, &sheets, printer)
 }
@@ -107,11 +107,11 @@ fn resolve(
             Err(error) => {
                 faults += 1;
                 if faults <= FAULTS_SHOWN {
-                    let mut fault = Fault::from(error);
-                    if let Some(number) = input.number {
-                        fault.message = format!("line {number}: {}", fault.message);
-                    }
-                    printer.fault(&fault);
+                    let fault = Fault::from(error);
+                    printer.fault(&match input.number {
+                        Some(number) => fault.at_line(number),
+                        None => fault,
+                    });
                 }
             }
         }
@@ -129,10 +129,9 @@ fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer
     printer.note(&format!("model {name} on {kind}; {images}, {todo} to make"));
     if let [one] = resolved
         && one.subjects_found
-        && let Some(spec) = one.specs().next()
-        && !spec.subjects.is_empty()
+        && !one.first.subjects.is_empty()
     {
-        let words: Vec<&str> = spec.subjects.iter().map(|s| s.word.as_str()).collect();
+        let words: Vec<&str> = one.first.subjects.iter().map(|s| s.word.as_str()).collect();
         printer.note(&format!("subjects found: {} (--subjects names others)", words.join(", ")));
     }
 }
@@ -156,10 +155,10 @@ fn finish(
     printer: &Printer,
 ) -> Result<Status, Fault> {
     let skipped = plan.images.iter().filter(|image| image.finished.is_some()).count();
+    let left = plan.images.len() - skipped - tally.made - tally.failed;
     printer.object(&json!({"v": 1, "summary": {
         "made": tally.made, "skipped": skipped, "failed": tally.failed,
-        "left": plan.images.len() - skipped - tally.made - tally.failed,
-        "seconds": tally.seconds, "out": args.out, "sheets": sheets,
+        "left": left, "seconds": tally.seconds, "out": args.out, "sheets": sheets,
     }}));
     if skipped > 0 {
         let was = if skipped == 1 { "was" } else { "were" };
@@ -167,7 +166,7 @@ fn finish(
         printer.note(&format!("{images} {was} there already (--overwrite makes them anew)"));
     }
     if tally.interrupted {
-        let left = count(plan.images.len() - skipped - tally.made - tally.failed);
+        let left = count(left);
         printer.note(&format!("interrupted with {left} left; run the command again to go on"));
         return Ok(Status::Interrupted);
     }

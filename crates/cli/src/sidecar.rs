@@ -1,7 +1,7 @@
 //! The JSON beside every image: what it is, how well its subjects were attended to, step by step.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use excite_diffusion::Record;
 use excite_jobs::{AttendAndExcite, Method, Spec};
@@ -63,10 +63,15 @@ impl Sidecar {
 
     /// Reads the sidecar of an image; `None` if there is none that belongs to these bytes.
     pub(crate) fn of(image: &Path, bytes: &[u8]) -> Option<Self> {
-        let text = std::fs::read(image.with_extension("json")).ok()?;
+        let text = std::fs::read(path(image)).ok()?;
         let sidecar: Self = serde_json::from_slice(&text).ok()?;
         (sidecar.v == 1 && sidecar.sha256 == sha256(bytes)).then_some(sidecar)
     }
+}
+
+/// Where the sidecar of an image is.
+pub(crate) fn path(image: &Path) -> PathBuf {
+    image.with_extension("json")
 }
 
 /// What the record says at the last step that guidance may change.

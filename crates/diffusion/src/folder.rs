@@ -76,7 +76,7 @@ impl<'a> Loader<'a> {
             }
             Folder::Embedded { .. } => self.embedded(file)?.to_vec(),
         };
-        self.hashes.insert(file.to_owned(), hex(&Sha256::digest(&bytes)));
+        self.hashes.insert(file.to_owned(), format!("{:x}", Sha256::digest(&bytes)));
         Ok(bytes)
     }
 
@@ -104,7 +104,7 @@ impl<'a> Loader<'a> {
             }
             Folder::Embedded { .. } => {
                 let bytes = self.embedded(file)?;
-                self.hashes.insert((*file).to_owned(), hex(&Sha256::digest(bytes)));
+                self.hashes.insert((*file).to_owned(), format!("{:x}", Sha256::digest(bytes)));
                 Data::Memory(bytes)
             }
         };
@@ -115,7 +115,7 @@ impl<'a> Loader<'a> {
     pub(crate) fn digest(&self) -> String {
         let lines: String =
             self.hashes.iter().map(|(file, hash)| format!("{hash}  {file}\n")).collect();
-        hex(&Sha256::digest(lines.as_bytes()))
+        format!("{:x}", Sha256::digest(lines.as_bytes()))
     }
 
     fn embedded(&self, file: &str) -> Result<&'static [u8]> {
@@ -138,12 +138,8 @@ fn hash_file(path: &Path) -> std::io::Result<String> {
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(hex(&hasher.finalize()));
+            return Ok(format!("{:x}", hasher.finalize()));
         }
         hasher.update(&buffer[..read]);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

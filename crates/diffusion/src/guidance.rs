@@ -10,7 +10,7 @@ use excite_jobs::{AttendAndExcite, Refinement};
 
 /// Step size of the update at `step` of `count`: `scale_factor * sqrt(s)`, where s falls linearly
 /// over the loop from one end of `scale_range` to the other, both included.
-pub fn step_size(params: &AttendAndExcite, step: usize, count: usize) -> f64 {
+pub(crate) fn step_size(params: &AttendAndExcite, step: usize, count: usize) -> f64 {
     let (from, to) = params.scale_range;
     let part = if count > 1 { step as f64 / (count - 1) as f64 } else { 0. };
     params.scale_factor * (from + (to - from) * part).sqrt()

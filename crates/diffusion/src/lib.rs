@@ -28,7 +28,6 @@ pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use folder::{EmbeddedFiles, Folder};
 pub use guidance::attend_and_excite::{Evaluation, Stages, Subjects};
-pub use guidance::step_size;
 pub use kind::kind;
 pub use model::Model;
 pub use noise::torch_cpu;

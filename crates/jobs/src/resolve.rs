@@ -39,8 +39,8 @@ pub struct ModelFacts {
 /// A checked line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
-    /// With the first seed.
-    spec: Spec,
+    /// The spec with the first seed; the others differ in the seed alone.
+    pub first: Spec,
     /// All seeds.
     pub seeds: Seeds,
     /// The person's own name for the job.
@@ -97,7 +97,7 @@ impl fmt::Display for Warning {
 impl Resolved {
     /// One spec a seed.
     pub fn specs(&self) -> impl Iterator<Item = Spec> + '_ {
-        self.seeds.iter().map(|seed| Spec { seed, ..self.spec.clone() })
+        self.seeds.iter().map(|seed| Spec { seed, ..self.first.clone() })
     }
 }
 
@@ -127,7 +127,7 @@ impl Line {
         };
         let method = self.method(facts, &subjects, &mut warnings)?;
         let seeds = self.seeds()?;
-        let spec = Spec {
+        let first = Spec {
             prompt,
             negative_prompt,
             subjects,
@@ -146,7 +146,7 @@ impl Line {
         let labels = self.labels.clone().unwrap_or_default();
         check_labels(&labels)?;
         let custom_id = self.custom_id.clone();
-        Ok(Resolved { spec, seeds, custom_id, labels, subjects_found, warnings })
+        Ok(Resolved { first, seeds, custom_id, labels, subjects_found, warnings })
     }
 
     fn method(
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn words(resolved: &Resolved) -> Vec<String> {
-        resolved.spec.subjects.iter().map(|subject| subject.word.clone()).collect()
+        resolved.first.subjects.iter().map(|subject| subject.word.clone()).collect()
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
         for line in [r#"{"prompt": "abstract mood"}"#, r#"{"prompt": "a cat", "subjects": []}"#] {
             let got = resolve(line).unwrap();
             assert_eq!(
-                (&got.spec.method, got.warnings),
+                (&got.first.method, got.warnings),
                 (&Method::None, vec![Warning::NoSubjects])
             );
         }

@@ -65,7 +65,7 @@ impl Spec {
             spec: &'a Spec,
         }
         let identity = serde_json_canonicalizer::to_vec(&Identity { kind, spec: self })?;
-        Ok(Sha256::digest(&identity).iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(format!("{:x}", Sha256::digest(&identity)))
     }
 
     /// The first field in which two specs differ, with both values; `None` if they are equal.

@@ -67,9 +67,7 @@ fn read(
         }
         if bytes.len() as u64 == limit && bytes.last() != Some(&b'\n') {
             let (bytes, max) = (bytes.len(), limits::LINE_BYTES_MAX);
-            let mut fault = Fault::from(LineError::TooLong { bytes, max });
-            fault.message = format!("line {number}: {}", fault.message);
-            return Err(fault);
+            return Err(Fault::from(LineError::TooLong { bytes, max }).at_line(number));
         }
         let text = String::from_utf8(bytes).map_err(|_| {
             let message = format!("line {number} of {} is not UTF-8 text", path.display());

@@ -78,11 +78,9 @@ impl Plan {
         line: &Resolved,
         taken: &mut Taken,
     ) -> Result<(), Fault> {
+        let base = line.custom_id.clone().unwrap_or_else(|| slug(&line.first.prompt));
         let mut rows = Vec::new();
-        let mut prompt = String::new();
-        let mut base = String::new();
         for spec in line.specs() {
-            base = line.custom_id.clone().unwrap_or_else(|| slug(&spec.prompt));
             let seeded = match &line.custom_id {
                 Some(id) if line.seeds.count() == 1 => id.clone(),
                 _ => format!("{base}-{}", spec.seed),
@@ -91,7 +89,6 @@ impl Plan {
             if args.compare && spec.method != Method::None {
                 variants.push(Spec { method: Method::None, ..spec.clone() });
             }
-            prompt.clone_from(&spec.prompt);
             let seed = spec.seed;
             variants.push(spec);
             let mut row = Vec::new();
@@ -119,7 +116,7 @@ impl Plan {
         }
         if args.compare {
             let stem = taken.names.take(&format!("{base}-compare"));
-            self.sheets.push(Sheet { prompt, stem, rows });
+            self.sheets.push(Sheet { prompt: line.first.prompt.clone(), stem, rows });
         }
         Ok(())
     }

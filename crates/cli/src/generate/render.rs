@@ -166,7 +166,7 @@ impl Work<'_> {
             steps: sidecar::step_lines(&rendered.record),
         };
         let json = serde_json::to_vec(&sidecar).map_err(|e| Fault::bug(&e.to_string()))?;
-        files::write(&image.beside(".json"), &json)?;
+        files::write(&sidecar::path(&image.path), &json)?;
         tally.made += 1;
         self.report(image, &sidecar);
         Ok(())

@@ -4,9 +4,9 @@
 //! and is made again where the backward needs it. Blocks are a function of the number of queries
 //! alone, so the batch does not change a bit.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::softmax;
+use super::softmax::{softmax, softmax_gradient};
 
 /// Queries at a time.
 const BLOCK: usize = 128;
@@ -38,8 +38,7 @@ pub(crate) fn attend_gradients(
         let probabilities = softmax(&query.matmul(&transposed_key)?)?;
         add(&mut value_gradient, probabilities.t()?.matmul(&gradient)?)?;
         let upstream = gradient.matmul(&transposed_value)?;
-        let along = (&upstream * &probabilities)?.sum_keepdim(D::Minus1)?;
-        let logits = (upstream.broadcast_sub(&along)? * &probabilities)?;
+        let logits = softmax_gradient(&probabilities, &upstream)?;
         add(&mut key_gradient, logits.t()?.matmul(&query)?)?;
         query_gradients.push(logits.matmul(key)?);
     }
@@ -64,7 +63,7 @@ fn add(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{D, Var};
 
     use super::*;
     use crate::layers::testing::{difference, values};

@@ -8,8 +8,11 @@ use super::frozen::frozen;
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     let y = candle_nn::ops::softmax_last_dim(&x.detach().contiguous()?)?;
     let probabilities = y.clone();
-    frozen(x, y, move |gradient| {
-        let along = (gradient * &probabilities)?.sum_keepdim(D::Minus1)?;
-        gradient.broadcast_sub(&along)? * &probabilities
-    })
+    frozen(x, y, move |gradient| softmax_gradient(&probabilities, gradient))
+}
+
+/// The gradient of what went into a softmax, from its result and the gradient of that.
+pub(super) fn softmax_gradient(probabilities: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    let along = (gradient * probabilities)?.sum_keepdim(D::Minus1)?;
+    gradient.broadcast_sub(&along)? * probabilities
 }

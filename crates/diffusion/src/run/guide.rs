@@ -40,8 +40,6 @@ struct Active {
     due: Due,
     latents: Tensor,
     subjects: Subjects,
-    /// Of the latents as they are.
-    loss: f32,
     /// `None` where the loss is 0.
     gradient: Option<Tensor>,
     refining: Option<Refining>,
@@ -58,7 +56,6 @@ impl Active {
     }
 
     fn take(&mut self, evaluation: Evaluation, gradient: Option<Tensor>) {
-        self.loss = evaluation.loss;
         self.gradient = gradient;
         self.guided.step.loss = evaluation.loss;
         self.guided.step.scores.clone_from(&evaluation.scores);
@@ -84,7 +81,6 @@ impl Run<'_> {
                     due,
                     latents: row.latents.clone(),
                     subjects: subjects.clone(),
-                    loss: f32::NAN,
                     gradient: None,
                     refining: None,
                     guided: Guided::none(),
@@ -98,7 +94,7 @@ impl Run<'_> {
         for image in &mut active {
             let begin = |threshold| {
                 let params = self.rows[image.row].guidance()?;
-                Refining::begin(params, threshold, f64::from(image.loss))
+                Refining::begin(params, threshold, f64::from(image.guided.step.loss))
             };
             image.refining = image.due.threshold.and_then(begin);
         }
@@ -114,7 +110,7 @@ impl Run<'_> {
             self.evaluate(&mut subset, step, timestep, cancelled)?;
             for image in subset {
                 let Some(refining) = &mut image.refining else { continue };
-                let again = refining.again(f64::from(image.loss));
+                let again = refining.again(f64::from(image.guided.step.loss));
                 image.guided.step.refinements = refining.iterations();
                 if !again {
                     image.refining = None;
