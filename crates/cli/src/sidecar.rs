@@ -45,7 +45,7 @@ pub(crate) struct Attention {
 /// One step of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepLine {
-    pub(crate) timestep: u32,
+    pub(crate) timestep: f32,
     /// Factor of an update.
     pub(crate) step_size: Number,
     /// The loss that decided the update.

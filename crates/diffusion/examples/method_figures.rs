@@ -52,8 +52,11 @@ fn stages(model: &Model, guided: &Rendered) -> Result<Picture> {
         return Err("the image is not guided".into());
     };
     let latents = guided.record.latents()[STEP - 1].unsqueeze(0)?;
-    let keys = model.unet().text_keys(&guided.text_states.unsqueeze(0)?)?;
-    let map = model.unet().map(&latents, guided.record.timesteps()[STEP], &keys)?.get(0)?;
+    let text = model.text_states(&guided.spec.prompt)?;
+    let pixels = (guided.spec.height as usize, guided.spec.width as usize);
+    let conditioning = model.unet().condition(&text, pixels)?;
+    let timestep = guided.record.timesteps()[STEP];
+    let map = model.unet().map(&latents, timestep, &conditioning)?.get(0)?;
     let size = guided.record.observed()[STEP].size;
     let eot = model.encode(&guided.spec.prompt)?.eot;
     let subjects = Subjects::new(params, &guided.spec.subjects, eot)?;

@@ -80,6 +80,25 @@ pub enum Error {
         /// Shape in the file.
         found: Vec<usize>,
     },
+    /// A weight file has more than its configuration knows.
+    #[error(
+        "`{file}` has {count} tensors that its configuration does not know, such as {}",
+        list(keys)
+    )]
+    UnusedTensors {
+        /// Path relative to the model folder.
+        file: String,
+        /// How many.
+        count: usize,
+        /// Some of them.
+        keys: Vec<String>,
+    },
+    /// Weights as a pickle, which is a program: opening it runs it.
+    #[error("`{file}` is a pickle, which can run any program when it is opened")]
+    Pickle {
+        /// Path relative to the model folder.
+        file: String,
+    },
     /// A weight is NaN or infinite.
     #[error("`{file}`: tensor `{key}` holds a value that is not finite")]
     NonFiniteWeights {
@@ -158,7 +177,12 @@ impl Error {
             Self::Config { .. } => ("model_config", fetch.into()),
             Self::Unsupported { remedy, .. } => ("unsupported", remedy.clone()),
             Self::Corrupt { .. } => ("weights_corrupt", fetch.into()),
-            Self::MissingTensor { .. } | Self::Shape { .. } => (
+            Self::Pickle { .. } => (
+                "pickle",
+                "Use the safetensors file of this model, or convert it: most repositories have one."
+                    .into(),
+            ),
+            Self::MissingTensor { .. } | Self::Shape { .. } | Self::UnusedTensors { .. } => (
                 "weights_mismatch",
                 "Check that the weights belong to the config.json beside them; fetch both again."
                     .into(),

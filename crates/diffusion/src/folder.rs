@@ -1,18 +1,20 @@
-//! A model folder in diffusers layout: on disk, or inside the binary.
+//! Where a model lies: a folder in diffusers layout, a single file in the original layout, or
+//! inside the binary.
 //!
-//! [`Loader`] reads the folder's files and remembers the SHA-256 of each, so that the model's
-//! digest covers exactly the files that were loaded. Not here: what the files mean (`model`).
+//! [`Loader`] reads the files and remembers the SHA-256 of each, so that the model's digest covers
+//! exactly the files that were loaded. Not here: what the files mean (`model`).
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::weights::{Data, Weights};
+use crate::single_file::SingleFile;
+use crate::weights::{Data, File, Stored, Weights};
 
 /// Files linked into the binary: path relative to the folder, bytes.
 pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
@@ -20,8 +22,10 @@ pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
 /// Where a model lies.
 #[derive(Debug, Clone)]
 pub enum Folder {
-    /// A directory.
+    /// A directory in diffusers layout.
     Directory(PathBuf),
+    /// One safetensors file in the layout of the original repositories.
+    SingleFile(PathBuf),
     /// Files linked into the binary.
     Embedded {
         /// Name of the model.
@@ -32,10 +36,18 @@ pub enum Folder {
 }
 
 impl Folder {
-    /// The model's name: the last component of the directory.
+    /// A path: what is no directory is taken for a single file.
+    pub fn at(path: PathBuf) -> Self {
+        if path.is_file() { Self::SingleFile(path) } else { Self::Directory(path) }
+    }
+
+    /// The model's name: the last component of the directory, or the file's name without ending.
     pub fn name(&self) -> String {
         match self {
             Self::Embedded { name, .. } => (*name).to_owned(),
+            Self::SingleFile(path) => {
+                path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+            }
             Self::Directory(path) => {
                 let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
                 let name = absolute.file_name().unwrap_or(absolute.as_os_str());
@@ -45,25 +57,59 @@ impl Folder {
     }
 }
 
-/// Reads a folder's files and keeps their hashes.
+/// Reads a model's files and keeps their hashes.
 pub(crate) struct Loader<'a> {
     folder: &'a Folder,
+    single: Option<SingleFile>,
     model: String,
     hashes: BTreeMap<String, String>,
+    components: Vec<(String, Stored)>,
+}
+
+/// Names under which a component's weights are known, best first: `{}` is the component's stem.
+const WHOLE: [&str; 2] = ["{}.safetensors", "{}.fp16.safetensors"];
+const SHARDED: [&str; 3] = [
+    "{}.safetensors.index.json",
+    "{}.safetensors.index.fp16.json",
+    "{}.fp16.safetensors.index.json",
+];
+const PICKLES: [&str; 4] = ["{}.bin", "{}.fp16.bin", "pytorch_model.bin", "pytorch_model.fp16.bin"];
+/// More shards than this are no model.
+const SHARDS_MAX: usize = 1000;
+
+#[derive(Deserialize)]
+struct Shards {
+    weight_map: BTreeMap<String, String>,
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(folder: &'a Folder) -> Self {
-        Self { folder, model: folder.name(), hashes: BTreeMap::new() }
+    /// # Errors
+    /// If a single file is not a checkpoint in a known layout.
+    pub(crate) fn new(folder: &'a Folder) -> Result<Self> {
+        let model = folder.name();
+        let mut loader =
+            Self { folder, single: None, model, hashes: BTreeMap::new(), components: Vec::new() };
+        if let Folder::SingleFile(path) = folder {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file = loader.open(path, &name)?;
+            loader.single = Some(SingleFile::new(file)?);
+        }
+        Ok(loader)
     }
 
     pub(crate) fn model(&self) -> &str {
         &self.model
     }
 
+    /// The single file, if the model is one.
+    pub(crate) fn single_file(&self) -> Option<&SingleFile> {
+        self.single.as_ref()
+    }
+
     pub(crate) fn exists(&self, file: &str) -> bool {
         match self.folder {
             Folder::Directory(path) => path.join(file).is_file(),
+            Folder::SingleFile(_) => self.single.as_ref().is_some_and(|s| s.text(file).is_some()),
             Folder::Embedded { files, .. } => files.iter().any(|(name, _)| *name == file),
         }
     }
@@ -75,6 +121,13 @@ impl<'a> Loader<'a> {
                 std::fs::read(path.join(file)).map_err(|e| self.read_error(file, e))?
             }
             Folder::Embedded { .. } => self.embedded(file)?.to_vec(),
+            Folder::SingleFile(_) => {
+                // What follows from the one file that there is, is not hashed besides it.
+                let text = self.single.as_ref().and_then(|single| single.text(file));
+                return text
+                    .map(<[u8]>::to_vec)
+                    .ok_or_else(|| self.read_error(file, std::io::ErrorKind::NotFound.into()));
+            }
         };
         self.hashes.insert(file.to_owned(), format!("{:x}", Sha256::digest(&bytes)));
         Ok(bytes)
@@ -87,28 +140,86 @@ impl<'a> Loader<'a> {
             .map_err(|e| Error::Config { file: file.to_owned(), message: e.to_string() })
     }
 
-    /// The first of `candidates` that is there, opened and hashed; tensors are read one by one.
-    pub(crate) fn weights(&mut self, candidates: &[&str]) -> Result<Weights> {
-        let Some(file) = candidates.iter().find(|file| self.exists(file)) else {
-            return Err(Error::NoWeights {
-                model: self.model.clone(),
-                candidates: candidates.iter().map(|&c| c.to_owned()).collect(),
-            });
-        };
-        let data = match self.folder {
-            Folder::Directory(path) => {
-                let path = path.join(file);
-                let hash = hash_file(&path).map_err(|e| self.read_error(file, e))?;
-                self.hashes.insert((*file).to_owned(), hash);
-                Data::File(File::open(&path).map_err(|e| self.read_error(file, e))?)
+    /// The weights of a component, hashed: `stem` is their file's name without variant and ending.
+    pub(crate) fn weights(&mut self, component: &str, stem: &str) -> Result<Weights> {
+        let weights = self.find_weights(component, stem)?;
+        self.components.push((component.to_owned(), weights.stored()));
+        Ok(weights)
+    }
+
+    /// The components whose weights were loaded, in that order.
+    pub(crate) fn components(&self) -> &[(String, Stored)] {
+        &self.components
+    }
+
+    fn find_weights(&mut self, component: &str, stem: &str) -> Result<Weights> {
+        if let (Some(single), Folder::SingleFile(path)) = (&self.single, self.folder) {
+            let again = std::fs::File::open(path).map_err(|e| self.read_error(component, e))?;
+            return single.weights(component, Data::File(again));
+        }
+        let path = |name: &str| format!("{component}/{}", name.replace("{}", stem));
+        let found = |names: &[&str]| names.iter().map(|n| path(n)).find(|file| self.exists(file));
+        // Full precision goes before half, and one file before many.
+        let (whole, sharded) = (found(&WHOLE), found(&SHARDED));
+        let half = whole.as_ref().is_some_and(|file| file.contains(".fp16."));
+        let full_shards = sharded.as_ref().is_some_and(|file| !file.contains("fp16"));
+        if let Some(file) = whole.filter(|_| !(half && full_shards)) {
+            let opened = self.open_named(&file)?;
+            return Ok(Weights::new(&file, vec![opened]));
+        }
+        if let Some(index) = sharded {
+            return self.sharded(component, &index);
+        }
+        if let Some(file) = found(&PICKLES) {
+            return Err(Error::Pickle { file });
+        }
+        Err(Error::NoWeights {
+            model: self.model.clone(),
+            candidates: WHOLE.iter().chain(&SHARDED).map(|name| path(name)).collect(),
+        })
+    }
+
+    fn sharded(&mut self, component: &str, index: &str) -> Result<Weights> {
+        let Shards { weight_map } = self.json(index)?;
+        let wrong = |message: String| Error::Config { file: index.to_owned(), message };
+        let names: BTreeSet<&String> = weight_map.values().collect();
+        let unsafe_name = names.iter().find(|name| name.contains(['/', '\\']) || name.is_empty());
+        if let Some(name) = unsafe_name {
+            return Err(wrong(format!("`{name}` is no file of this folder")));
+        }
+        if names.len() > SHARDS_MAX {
+            return Err(wrong(format!("{} shards are more than {SHARDS_MAX}", names.len())));
+        }
+        let files: Vec<File> = names
+            .iter()
+            .map(|name| self.open_named(&format!("{component}/{name}")))
+            .collect::<Result<_>>()?;
+        for (key, shard) in &weight_map {
+            let place = names.iter().position(|name| *name == shard);
+            if place.is_none_or(|i| !files[i].tensors().contains_key(key)) {
+                return Err(wrong(format!("`{key}` is not in `{shard}`")));
             }
-            Folder::Embedded { .. } => {
+        }
+        Ok(Weights::new(index, files))
+    }
+
+    fn open_named(&mut self, file: &str) -> Result<File> {
+        match self.folder {
+            Folder::Directory(path) => self.open(&path.join(file), file),
+            _ => {
                 let bytes = self.embedded(file)?;
-                self.hashes.insert((*file).to_owned(), format!("{:x}", Sha256::digest(bytes)));
-                Data::Memory(bytes)
+                self.hashes.insert(file.to_owned(), format!("{:x}", Sha256::digest(bytes)));
+                File::open(file, Data::Memory(bytes))
             }
-        };
-        Weights::open(file, data)
+        }
+    }
+
+    fn open(&mut self, path: &Path, name: &str) -> Result<File> {
+        let failed = |e| self.read_error(name, e);
+        let opened = File::open(name, Data::File(std::fs::File::open(path).map_err(failed)?))?;
+        let hash = hash_file(path).map_err(|e| self.read_error(name, e))?;
+        self.hashes.insert(name.to_owned(), hash);
+        Ok(opened)
     }
 
     /// SHA-256 over the sorted lines `<sha256>  <relative path>` of the files loaded so far.
@@ -132,7 +243,7 @@ impl<'a> Loader<'a> {
 }
 
 fn hash_file(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = std::fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];
     loop {

@@ -19,7 +19,7 @@ mod softmax;
 
 pub(crate) use attention::{attend, attend_gradients};
 pub(crate) use conv::{Conv2d, upsample_nearest};
-pub(crate) use frozen::frozen;
+pub(crate) use frozen::{frozen, recomputed};
 pub(crate) use linear::{Linear, matmul_frozen};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use softmax::softmax;

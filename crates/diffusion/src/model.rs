@@ -1,8 +1,8 @@
-//! A loaded model: tokenizer, text encoder, UNet, autoencoder, scheduler configuration, digest.
+//! A loaded model: tokenizers, text encoders, UNet, autoencoder, scheduler configuration, digest.
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use excite_jobs::ModelFacts;
 use excite_prompt::{Encoding, Tokenizer};
 use serde_json::Value;
@@ -10,9 +10,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::folder::{Folder, Loader};
 use crate::scheduler::SchedulerConfig;
-use crate::text::TextEncoder;
+use crate::text::{Text, TextStates, ZerosForNothing};
 use crate::unet::UNet;
 use crate::vae::Vae;
+use crate::weights::Stored;
 
 const INDEX: &str = "model_index.json";
 
@@ -20,15 +21,16 @@ const INDEX: &str = "model_index.json";
 pub struct Model {
     /// `name@digest`.
     name: String,
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
+    family: &'static str,
+    text: Text,
     unet: UNet,
     vae: Vae,
     schedulers: SchedulerConfig,
+    components: Vec<(String, Stored)>,
 }
 
 impl Model {
-    /// Loads an unmodified diffusers folder, weights as f32.
+    /// Loads an unmodified diffusers folder or a single file, weights as f32.
     ///
     /// # Errors
     /// If a file is missing, damaged, or asks for something this pipeline does not do; the error
@@ -37,37 +39,90 @@ impl Model {
         if let Folder::Directory(path) = folder {
             require_folder(path, &folder.name())?;
         }
-        let mut loader = Loader::new(folder);
+        let mut loader = Loader::new(folder)?;
         let index: serde_json::Map<String, Value> = loader.json(INDEX)?;
         let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("absent");
-        if !class.starts_with("StableDiffusion") || class.contains("XL") {
-            return Err(Error::Unsupported {
-                file: INDEX.into(),
-                field: "_class_name".into(),
-                value: format!("`{class}`"),
-                remedy: "Use a StableDiffusionPipeline (SD 1.x kind).".into(),
-            });
-        }
-        let tokenizer = load_tokenizer(&mut loader)?;
-        let text_encoder = TextEncoder::load(&mut loader)?;
+        let xl = match class {
+            "StableDiffusionPipeline" | "StableDiffusionAttendAndExcitePipeline" => None,
+            "StableDiffusionXLPipeline" => {
+                let zeros = index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool);
+                Some(ZerosForNothing(zeros.unwrap_or(true)))
+            }
+            class => {
+                return Err(Error::Unsupported {
+                    file: INDEX.into(),
+                    field: "_class_name".into(),
+                    value: format!("`{class}`"),
+                    remedy: "Use a StableDiffusionPipeline (SD 1.x, 2.x) or \
+                             StableDiffusionXLPipeline (SDXL base)."
+                        .into(),
+                });
+            }
+        };
+        let text = Text::load(&mut loader, xl)?;
         let unet = UNet::load(&mut loader)?;
-        if unet.context() != text_encoder.width() {
-            let message = format!(
-                "`cross_attention_dim` is {}, but the text encoder's states have {}",
-                unet.context(),
-                text_encoder.width()
-            );
-            return Err(Error::Config { file: "unet/config.json".into(), message });
+        let wrong = |message: String| Error::Config { file: "unet/config.json".into(), message };
+        if unet.context() != text.width() {
+            let (context, width) = (unet.context(), text.width());
+            return Err(wrong(format!(
+                "`cross_attention_dim` is {context}, but the states of the text have {width}"
+            )));
+        }
+        if unet.pooled().is_some() && unet.pooled() != text.pooled_width() {
+            let (pooled, width) = (unet.pooled().unwrap_or(0), text.pooled_width().unwrap_or(0));
+            return Err(wrong(format!(
+                "`projection_class_embeddings_input_dim` leaves {pooled} for the pooled text, \
+                 which has {width}"
+            )));
         }
         let vae = Vae::load(&mut loader)?;
         let schedulers = SchedulerConfig::load(&mut loader)?;
-        let name = format!("{}@{}", loader.model(), loader.digest());
-        Ok(Self { name, tokenizer, text_encoder, unet, vae, schedulers })
+        let mut model = Self {
+            name: format!("{}@{}", loader.model(), loader.digest()),
+            family: family(&text),
+            schedulers,
+            components: loader.components().to_vec(),
+            text,
+            unet,
+            vae,
+        };
+        if loader.single_file().is_some_and(|single| !single.prediction_known()) {
+            model.settle_prediction()?;
+        }
+        Ok(model)
+    }
+
+    /// A single file of SD 2.x does not say whether its UNet predicts noise or velocity, but the
+    /// UNet does: of latents that are mostly noise, predicted noise is about the latents, predicted
+    /// velocity about minus the picture, which is much less (the test that web UIs make).
+    fn settle_prediction(&mut self) -> Result<()> {
+        let latents = Tensor::full(0.5f32, (1, 4, 8, 8), &Device::Cpu)?;
+        let states = Tensor::full(0.5f32, (1, 2, self.unet.context()), &Device::Cpu)?;
+        let text = TextStates { states, pooled: None };
+        let conditioning = self.unet.condition(&text, (64, 64))?;
+        let last = (self.schedulers.train_timesteps() - 1) as f32;
+        let predicted = self.unet.noise(&latents, last, &conditioning)?;
+        let excess = (predicted - latents)?.mean_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+        if excess < -1. {
+            self.schedulers.set_velocity();
+            self.unet.set_sample_size(96);
+        }
+        Ok(())
     }
 
     /// `name@digest`; the digest covers the files that were loaded.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Of which family, as people call it: "SD 1.x", "SD 2.x" or "SDXL".
+    pub fn family(&self) -> &'static str {
+        self.family
+    }
+
+    /// How large each component is and how its weights are stored, by the folder's name.
+    pub fn components(&self) -> &[(String, Stored)] {
+        &self.components
     }
 
     /// What a job is checked against.
@@ -79,16 +134,16 @@ impl Model {
             width: native,
             height: native,
             size_multiple: self.unet.size_multiple() as u32 * factor,
+            side_min: self.unet.side_min() as u32 * factor,
             train_timesteps: self.schedulers.train_timesteps(),
             scheduler: self.schedulers.default_name(),
-            // SD 2.x pads with token 0; its pads swamp the second softmax if they compete.
-            prompt_only_tokens: self.tokenizer.pad() == 0,
+            prompt_only_tokens: self.text.pads_with_zero(),
         }
     }
 
-    /// The CLIP tokenizer.
+    /// The CLIP tokenizer; where there are two, words have the same positions in both.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        self.text.tokenizer()
     }
 
     /// The noise predictor.
@@ -111,16 +166,31 @@ impl Model {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode(&self, prompt: &str) -> Result<Encoding> {
-        let model = || self.name.clone();
-        self.tokenizer.encode(prompt).map_err(|source| Error::Tokenizer { model: model(), source })
+        self.text.encode(&self.name, prompt)
     }
 
-    /// States `[1, 77, d]` of a prompt.
+    /// The states of a prompt.
     ///
     /// # Errors
     /// If the tensor library fails.
-    pub fn text_states(&self, prompt: &str) -> Result<Tensor> {
-        self.text_encoder.states(&self.encode(prompt)?.ids)
+    pub fn text_states(&self, prompt: &str) -> Result<TextStates> {
+        self.text.states(&self.name, prompt)
+    }
+
+    /// The states of a negative prompt; "" is none, which SDXL sees as zeros.
+    ///
+    /// # Errors
+    /// If the tensor library fails.
+    pub fn negative_text_states(&self, prompt: &str) -> Result<TextStates> {
+        self.text.negative_states(&self.name, prompt)
+    }
+}
+
+fn family(text: &Text) -> &'static str {
+    match (text.pooled_width(), text.pads_with_zero()) {
+        (Some(_), _) => "SDXL",
+        (None, true) => "SD 2.x",
+        (None, false) => "SD 1.x",
     }
 }
 
@@ -128,13 +198,4 @@ fn require_folder(path: &Path, model: &str) -> Result<()> {
     let unreadable =
         |source| Error::Read { model: model.to_owned(), file: INDEX.to_owned(), source };
     std::fs::metadata(path.join(INDEX)).map(|_| ()).map_err(unreadable)
-}
-
-fn load_tokenizer(loader: &mut Loader<'_>) -> Result<Tokenizer> {
-    const SPECIAL: &str = "tokenizer/special_tokens_map.json";
-    let vocab = loader.bytes("tokenizer/vocab.json")?;
-    let merges = loader.bytes("tokenizer/merges.txt")?;
-    let special = loader.exists(SPECIAL).then(|| loader.bytes(SPECIAL)).transpose()?;
-    Tokenizer::new(&vocab, &merges, special.as_deref())
-        .map_err(|source| Error::Tokenizer { model: loader.model().to_owned(), source })
 }

@@ -1,16 +1,64 @@
-//! The initial noise, as torch's CPU generator draws it: a seed means what it means in diffusers.
+//! Noise as torch draws it, so that a seed means what it means in diffusers.
 //!
-//! Source: torch's `mt19937` and its CPU `normal_` fill (uniforms first, then Box-Muller over
-//! blocks of 16, pairing value j with value j + 8). Torch's vectorised logarithm, sine and cosine
-//! differ from ours in the last bit of some values (5e-7 at most).
+//! [`Generator`] is one image's: the initial noise comes first, then that of each step, as long as
+//! the scheduler wants any.
+//!
+//! Sources: torch's `mt19937` and its CPU `normal_` fill (uniforms first, then Box-Muller over
+//! blocks of 16, pairing value j with value j + 8); Philox4x32-10 (Salmon et al. 2011) as torch's
+//! CUDA kernel calls it. Torch's vectorised logarithm, sine and cosine differ from ours in the last
+//! bit of some values (5e-7 at most).
+
+mod philox;
 
 use std::f32::consts::PI;
+
+use candle_core::{Device, Tensor};
+use excite_jobs::Noise;
+
+use crate::error::Result;
+use philox::Philox;
 
 const WORDS: usize = 624;
 const SHIFT: usize = 397;
 const BLOCK: usize = 16;
 
+/// Draws the noise of one image.
+#[derive(Debug, Clone)]
+pub struct Generator(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    TorchCpu(Box<Mt19937>),
+    Philox(Philox),
+}
+
+impl Generator {
+    /// A generator at its beginning.
+    pub fn new(noise: Noise, seed: u32) -> Self {
+        Self(match noise {
+            Noise::TorchCpu => Source::TorchCpu(Box::new(Mt19937::new(seed))),
+            Noise::Philox => Source::Philox(Philox::new(seed)),
+        })
+    }
+
+    /// The next standard normal values, as `torch.randn` of `shape` gives them. A shape of fewer
+    /// than 16 values takes another path in torch's CPU generator and is not offered: latents have
+    /// more.
+    ///
+    /// # Errors
+    /// If the tensor library fails.
+    pub fn normal(&mut self, shape: &[usize]) -> Result<Tensor> {
+        let count = shape.iter().product();
+        let values = match &mut self.0 {
+            Source::TorchCpu(generator) => generator.normal(count),
+            Source::Philox(generator) => generator.normal(count),
+        };
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
 /// The Mersenne Twister with 32-bit words.
+#[derive(Debug, Clone)]
 struct Mt19937 {
     state: [u32; WORDS],
     next: usize,
@@ -54,25 +102,22 @@ impl Mt19937 {
     fn uniform(&mut self) -> f32 {
         (self.word() & 0x00ff_ffff) as f32 / (1 << 24) as f32
     }
-}
 
-/// `count` standard normal values of `torch.randn` with a CPU generator seeded with `seed`.
-///
-/// `count` below 16 takes another path in torch and is not offered: a latent has more values.
-pub fn torch_cpu(seed: u32, count: usize) -> Vec<f32> {
-    debug_assert!(count >= BLOCK, "torch fills fewer than {BLOCK} values differently");
-    let mut generator = Mt19937::new(seed);
-    let mut values: Vec<f32> = (0..count).map(|_| generator.uniform()).collect();
-    for block in values.chunks_exact_mut(BLOCK) {
-        box_muller(block);
+    /// `count` standard normal values of `torch.randn`.
+    fn normal(&mut self, count: usize) -> Vec<f32> {
+        debug_assert!(count >= BLOCK, "torch fills fewer than {BLOCK} values differently");
+        let mut values: Vec<f32> = (0..count).map(|_| self.uniform()).collect();
+        for block in values.chunks_exact_mut(BLOCK) {
+            box_muller(block);
+        }
+        if !count.is_multiple_of(BLOCK) && count > BLOCK {
+            // The last 16 are drawn anew, over what the last full block left there.
+            let last = &mut values[count - BLOCK..];
+            last.fill_with(|| self.uniform());
+            box_muller(last);
+        }
+        values
     }
-    if !count.is_multiple_of(BLOCK) && count > BLOCK {
-        // The last 16 are drawn anew, over what the last full block left there.
-        let last = &mut values[count - BLOCK..];
-        last.fill_with(|| generator.uniform());
-        box_muller(last);
-    }
-    values
 }
 
 fn box_muller(block: &mut [f32]) {
@@ -112,7 +157,7 @@ mod tests {
             (6141, [-1.895_470_7, 0.561_467_4, -0.037_249_38, -0.608_739_3], [0.730_567_1, 2.126_376_4], -223.2879, 13_060.521),
         ];
         for (seed, first, last, sum, absolute) in table {
-            let values = torch_cpu(seed, 4 * 64 * 64);
+            let values = Mt19937::new(seed).normal(4 * 64 * 64);
             for (got, want) in
                 values.iter().zip(&first).chain(values.iter().rev().zip(last.iter().rev()))
             {
@@ -132,7 +177,7 @@ mod tests {
             -1.125_839_8, -1.695_931_2, 0.566_650_6, 0.793_508_35, 0.598_839_46, -1.555_095, -0.341_360_4, 1.853_006_1, 0.468_096_4,
             -0.585_497_56, -0.173_396_75, 0.183_477_94, 1.389_366_2, 1.586_334_2, 0.946_298_36, -0.843_676_75, 0.931_826_6,
         ];
-        let got = torch_cpu(0, 17);
+        let got = Mt19937::new(0).normal(17);
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
             assert!((got - want).abs() < TOLERANCE, "value {i}: {got}, not {want}");
         }

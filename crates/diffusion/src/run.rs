@@ -9,17 +9,18 @@
 mod guide;
 mod row;
 
-use candle_core::{DType, Device, Tensor};
-use excite_jobs::Spec;
+use candle_core::Tensor;
+use excite_jobs::{ModelFacts, Spec};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::noise;
+use crate::noise::Generator;
 use crate::picture::Picture;
 use crate::scheduler::Scheduler;
 use crate::trace::{Observed, Record};
-use crate::unet::TextKeys;
+use crate::unet::Conditioning;
+use guide::scaled;
 use row::Row;
 
 /// What a run records beyond the images.
@@ -101,11 +102,11 @@ impl<'m> Run<'m> {
             }
         }
         let scheduler = model.schedulers().scheduler(first.scheduler, first.steps)?;
-        let timesteps = scheduler.timesteps();
-        let mut texts = row::Texts::new(model);
+        let pixels = (first.height as usize, first.width as usize);
+        let mut texts = row::Texts::new(model, pixels);
         let rows = specs
             .iter()
-            .map(|spec| Row::new(&mut texts, spec, size, timesteps))
+            .map(|spec| Row::new(&mut texts, spec, size, &scheduler))
             .collect::<Result<_>>()?;
         Ok(Self { model, rows, outputs, scheduler, done: 0, size })
     }
@@ -135,7 +136,7 @@ impl<'m> Run<'m> {
         }
         run.done = first.next_step();
         for (row, checkpoint) in run.rows.iter_mut().zip(checkpoints) {
-            row.restore(checkpoint, outputs)?;
+            row.restore(checkpoint, run.scheduler.draws_noise(), outputs)?;
         }
         let join = |name: &str| {
             let each: Option<Vec<_>> = checkpoints.iter().map(|c| c.scheduler(name)).collect();
@@ -175,7 +176,16 @@ impl<'m> Run<'m> {
         let (noise, observed) = self.predict(step, timestep, &latents)?;
         // 3. The scheduler takes the latents to the next timestep.
         let mut scheduler = self.scheduler.clone();
-        let latents = scheduler.step(step, &noise, &Tensor::stack(&latents, 0)?)?;
+        let mut generators: Vec<_> = self.rows.iter().map(|row| row.generator.clone()).collect();
+        let fresh = scheduler.draws_noise().then(|| {
+            let draw =
+                |(latents, generator): (&Tensor, &mut Generator)| generator.normal(latents.dims());
+            let each = latents.iter().zip(&mut generators).map(draw).collect::<Result<Vec<_>>>()?;
+            Ok::<_, Error>(Tensor::stack(&each, 0)?)
+        });
+        let fresh = fresh.transpose()?;
+        let latents = Tensor::stack(&latents, 0)?;
+        let latents = scheduler.step(step, &noise, &latents, fresh.as_ref())?;
         let latents: Vec<Tensor> =
             (0..self.rows.len()).map(|r| latents.get(r)).collect::<Result<_, _>>()?;
         for (row, latents) in self.rows.iter().zip(&latents) {
@@ -189,10 +199,11 @@ impl<'m> Run<'m> {
             losses: guided.iter().map(|g| g.step.loss).collect(),
             refinements: guided.iter().map(|g| g.step.refinements).collect(),
         };
-        for (((row, latents), guided), observed) in
-            self.rows.iter_mut().zip(latents).zip(guided).zip(observed)
+        let states = latents.into_iter().zip(generators);
+        for (((row, state), guided), observed) in
+            self.rows.iter_mut().zip(states).zip(guided).zip(observed)
         {
-            row.keep(latents, guided, observed, self.outputs);
+            row.keep(state, guided, observed, self.outputs);
         }
         self.done += 1;
         Ok(report)
@@ -263,20 +274,20 @@ impl<'m> Run<'m> {
     fn predict(
         &mut self,
         step: usize,
-        timestep: u32,
+        timestep: f32,
         latents: &[Tensor],
     ) -> Result<(Tensor, Vec<Option<Observed>>)> {
         // An image with guidance scale 1 or less needs no unconditional half.
         let halves: Vec<usize> =
             (0..self.rows.len()).filter(|&r| self.rows[r].spec.guidance_scale > 1.).collect();
-        let (mut input, mut keys): (Vec<&Tensor>, Vec<&TextKeys>) =
+        let (mut input, mut keys): (Vec<&Tensor>, Vec<&Conditioning>) =
             halves.iter().map(|&r| (&latents[r], self.rows[r].unconditional.as_ref())).unzip();
         for (row, latents) in self.rows.iter().zip(latents) {
             input.push(latents);
             keys.push(row.conditional.as_ref());
         }
-        let keys = TextKeys::batch(&keys)?;
-        let input = Tensor::stack(&input, 0)?;
+        let keys = Conditioning::batch(&keys)?;
+        let input = scaled(&Tensor::stack(&input, 0)?, self.scheduler.input_scale(step))?;
         let unet = self.model.unet();
         let (noise, maps) = unet.noise_and_map(&input, timestep, &keys, self.outputs.maps)?;
         let mut combined = Vec::with_capacity(self.rows.len());
@@ -306,19 +317,13 @@ impl<'m> Run<'m> {
 /// Height and width of the latents of a spec.
 fn latent_size(model: &Model, spec: &Spec) -> Result<(usize, usize)> {
     let factor = model.vae().factor() as u32;
-    let multiple = model.facts().size_multiple;
-    let fits = |side: u32| side > 0 && side.is_multiple_of(multiple);
+    let ModelFacts { size_multiple, side_min, .. } = model.facts();
+    let fits = |side: u32| side >= side_min && side.is_multiple_of(size_multiple);
     if !fits(spec.width) || !fits(spec.height) {
         return Err(Error::Spec(format!(
-            "`width` x `height` is {} x {}, not multiples of {multiple}",
+            "`width` x `height` is {} x {}, not multiples of {size_multiple} from {side_min}",
             spec.width, spec.height
         )));
     }
     Ok(((spec.height / factor) as usize, (spec.width / factor) as usize))
-}
-
-/// `[4, h, w]` of noise for a seed.
-fn initial_noise(seed: u32, (height, width): (usize, usize)) -> Result<Tensor> {
-    let values = noise::torch_cpu(seed, 4 * height * width);
-    Ok(Tensor::from_vec(values, (4, height, width), &Device::Cpu)?.to_dtype(DType::F32)?)
 }

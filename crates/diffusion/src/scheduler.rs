@@ -1,199 +1,25 @@
-//! Schedulers: from a noise prediction to the next latents.
+//! Schedulers: from the UNet's prediction to the next latents.
 //!
 //! A scheduler knows its timesteps and carries what it must remember between steps as tensors of
-//! the whole batch, so that a checkpoint can save a row of each. Options of a configuration are
-//! either honoured or refused.
+//! the whole batch, so that a checkpoint can save a row of each. [`SchedulerConfig`] makes one from
+//! the model's file, by the model's own choice or by name.
 
+mod config;
 mod ddim;
+mod dpm_solver;
+mod euler;
 mod pndm;
+mod spacing;
 
 use candle_core::Tensor;
-use excite_jobs::SchedulerName;
-use serde::Deserialize;
-use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::folder::Loader;
+use crate::error::Result;
+use config::Schedule;
+pub use config::SchedulerConfig;
 use ddim::Ddim;
+use dpm_solver::DpmSolver;
+use euler::Euler;
 use pndm::Pndm;
-
-const FILE: &str = "scheduler/scheduler_config.json";
-
-#[derive(Debug, Deserialize)]
-struct File {
-    #[serde(rename = "_class_name")]
-    class: String,
-    beta_start: f64,
-    beta_end: f64,
-    beta_schedule: String,
-    num_train_timesteps: u32,
-    #[serde(default)]
-    steps_offset: u32,
-    #[serde(default)]
-    set_alpha_to_one: Option<bool>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, Value>,
-}
-
-/// `scheduler/scheduler_config.json`, read and checked; any scheduler can be made from it.
-#[derive(Debug, Clone)]
-pub struct SchedulerConfig {
-    default: SchedulerName,
-    /// Cumulative product of alphas (`abar`), one a training timestep.
-    alphas: Vec<f64>,
-    steps_offset: u32,
-    /// What stands for `abar` before timestep 0.
-    final_alpha: f64,
-}
-
-impl SchedulerConfig {
-    pub(crate) fn load(loader: &mut Loader<'_>) -> Result<Self> {
-        Self::parse(&loader.bytes(FILE)?)
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self> {
-        let wrong = |message: String| Error::Config { file: FILE.into(), message };
-        let file: File = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
-        // diffusers' own default for `set_alpha_to_one` differs by class.
-        let (default, alpha_to_one) = match file.class.as_str() {
-            "PNDMScheduler" => (SchedulerName::Pndm, false),
-            "DDIMScheduler" => (SchedulerName::Ddim, true),
-            class => {
-                return Err(refuse("_class_name", class, "Use a model with PNDM or DDIM."));
-            }
-        };
-        file.check()?;
-        let alphas = file.alphas()?;
-        let one = file.set_alpha_to_one.unwrap_or(alpha_to_one);
-        let final_alpha = if one { 1. } else { alphas[0] };
-        Ok(Self { default, alphas, steps_offset: file.steps_offset, final_alpha })
-    }
-
-    /// The scheduler that the model names.
-    pub fn default_name(&self) -> SchedulerName {
-        self.default
-    }
-
-    /// Timesteps the model was trained with.
-    pub fn train_timesteps(&self) -> u32 {
-        self.alphas.len() as u32
-    }
-
-    /// A scheduler for `steps` steps.
-    ///
-    /// # Errors
-    /// If `steps` is 0 or more than the training timesteps allow.
-    pub fn scheduler(&self, name: SchedulerName, steps: u32) -> Result<Scheduler> {
-        let train = self.train_timesteps();
-        let last = |steps: u32| (train / steps) * (steps - 1) + self.steps_offset;
-        if steps == 0 || steps > train || last(steps) >= train {
-            let max = (1..train).rev().find(|&steps| last(steps) < train).unwrap_or(1);
-            return Err(Error::Steps { steps, scheduler: name.as_str(), max });
-        }
-        // "leading" spacing: multiples of the whole-numbered ratio, plus the offset.
-        let ratio = train / steps;
-        let base: Vec<u32> = (0..steps).map(|k| k * ratio + self.steps_offset).collect();
-        let schedule = Schedule {
-            alphas: self.alphas.clone(),
-            final_alpha: self.final_alpha,
-            ratio: i64::from(ratio),
-        };
-        Ok(match name {
-            SchedulerName::Pndm => Scheduler::Pndm(Pndm::new(schedule, &base)),
-            SchedulerName::Ddim => Scheduler::Ddim(Ddim::new(schedule, &base)),
-        })
-    }
-}
-
-impl File {
-    /// Options with one value that is done; others are refused. Absent means diffusers' default.
-    fn check(&self) -> Result<()> {
-        let fixed: &[(&str, &str)] = &[
-            ("skip_prk_steps", "true"),
-            ("prediction_type", "\"epsilon\""),
-            ("timestep_spacing", "\"leading\""),
-            ("trained_betas", "null"),
-            ("thresholding", "false"),
-            ("clip_sample", "false"),
-            ("rescale_betas_zero_snr", "false"),
-        ];
-        for (field, want) in fixed {
-            let Some(value) = self.rest.get(*field).filter(|value| !value.is_null()) else {
-                let needed = match *field {
-                    "skip_prk_steps" => self.class == "PNDMScheduler",
-                    "clip_sample" => self.class == "DDIMScheduler",
-                    _ => false,
-                };
-                if needed {
-                    let remedy = format!("Set `{field}` to {want} in {FILE}.");
-                    return Err(refuse(field, "absent (the default is the opposite)", &remedy));
-                }
-                continue;
-            };
-            let value = value.to_string();
-            if value != *want {
-                let remedy = format!("Use a model whose scheduler has `{field}` {want}.");
-                return Err(refuse(field, &value, &remedy));
-            }
-        }
-        Ok(())
-    }
-
-    fn alphas(&self) -> Result<Vec<f64>> {
-        let count = self.num_train_timesteps;
-        let valid = |beta: f64| beta > 0. && beta < 1.;
-        if !(2..=100_000).contains(&count) || !valid(self.beta_start) || !valid(self.beta_end) {
-            let message = format!(
-                "`num_train_timesteps` {count}, `beta_start` {} or `beta_end` {} is out of range",
-                self.beta_start, self.beta_end
-            );
-            return Err(Error::Config { file: FILE.into(), message });
-        }
-        let (from, to, squared) = match self.beta_schedule.as_str() {
-            "scaled_linear" => (self.beta_start.sqrt(), self.beta_end.sqrt(), true),
-            "linear" => (self.beta_start, self.beta_end, false),
-            other => {
-                let remedy = "Use a model with `scaled_linear` or `linear`.";
-                return Err(refuse("beta_schedule", other, remedy));
-            }
-        };
-        // Single precision where diffusers has it: the last bits of the betas decide the eighth
-        // digit of their product.
-        let beta = |t: u32| {
-            let root = (from + (to - from) * f64::from(t) / f64::from(count - 1)) as f32;
-            if squared { root * root } else { root }
-        };
-        let product = |product: &mut f64, t: u32| {
-            *product *= f64::from(1. - beta(t));
-            Some(f64::from(*product as f32))
-        };
-        Ok((0..count).scan(1., product).collect())
-    }
-}
-
-fn refuse(field: &str, value: &str, remedy: &str) -> Error {
-    Error::Unsupported {
-        file: FILE.into(),
-        field: field.into(),
-        value: value.into(),
-        remedy: remedy.into(),
-    }
-}
-
-/// What every scheduler shares.
-#[derive(Debug, Clone)]
-struct Schedule {
-    alphas: Vec<f64>,
-    final_alpha: f64,
-    /// Timesteps between two steps.
-    ratio: i64,
-}
-
-impl Schedule {
-    fn alpha(&self, timestep: i64) -> f64 {
-        usize::try_from(timestep).map_or(self.final_alpha, |t| self.alphas[t])
-    }
-}
 
 /// A scheduler in the middle of a run.
 #[derive(Debug, Clone)]
@@ -202,26 +28,63 @@ pub enum Scheduler {
     Pndm(Pndm),
     /// Denoising diffusion implicit models (Song et al. 2021), eta 0.
     Ddim(Ddim),
+    /// Euler's method in sigma space (Karras et al. 2022), also ancestral; the default of SDXL.
+    Euler(Euler),
+    /// DPM-Solver++ 2M (Lu et al. 2022).
+    DpmSolver(DpmSolver),
 }
 
 impl Scheduler {
-    /// Diffusion times in order, one a step. PNDM repeats its second.
-    pub fn timesteps(&self) -> &[u32] {
+    /// Diffusion times in order, one a step. PNDM repeats its second; those of Euler's method may
+    /// lie between two of the training's.
+    pub fn timesteps(&self) -> &[f32] {
         match self {
             Self::Pndm(pndm) => pndm.timesteps(),
             Self::Ddim(ddim) => ddim.timesteps(),
+            Self::Euler(euler) => euler.timesteps(),
+            Self::DpmSolver(solver) => solver.timesteps(),
         }
     }
 
-    /// The latents after step `step`, from the noise prediction at its timestep. Steps are taken in
-    /// order.
+    /// What the initial noise is multiplied by to become latents.
+    pub fn initial_scale(&self) -> f64 {
+        match self {
+            Self::Euler(euler) => euler.initial_scale(),
+            _ => 1.,
+        }
+    }
+
+    /// What the latents are multiplied by before the UNet sees them at `step`: 1 where the latents
+    /// have the size that the UNet was trained on.
+    pub fn input_scale(&self, step: usize) -> f64 {
+        match self {
+            Self::Euler(euler) => euler.input_scale(step),
+            _ => 1.,
+        }
+    }
+
+    /// Whether [`Scheduler::step`] needs fresh noise.
+    pub fn draws_noise(&self) -> bool {
+        matches!(self, Self::Euler(euler) if euler.draws_noise())
+    }
+
+    /// The latents after step `step`, from the UNet's prediction at its timestep. Steps are taken
+    /// in order. `noise` is standard normal, of the latents' shape.
     ///
     /// # Errors
-    /// If the tensor library fails.
-    pub fn step(&mut self, step: usize, noise: &Tensor, latents: &Tensor) -> Result<Tensor> {
+    /// If noise is needed and there is none, or the tensor library fails.
+    pub fn step(
+        &mut self,
+        step: usize,
+        prediction: &Tensor,
+        latents: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
         match self {
-            Self::Pndm(pndm) => pndm.step(step, noise, latents),
-            Self::Ddim(ddim) => ddim.step(step, noise, latents),
+            Self::Pndm(pndm) => pndm.step(step, prediction, latents),
+            Self::Ddim(ddim) => ddim.step(step, prediction, latents),
+            Self::Euler(euler) => euler.step(step, prediction, latents, noise),
+            Self::DpmSolver(solver) => solver.step(step, prediction, latents),
         }
     }
 
@@ -229,21 +92,28 @@ impl Scheduler {
     pub fn state(&self) -> Vec<(String, Tensor)> {
         match self {
             Self::Pndm(pndm) => pndm.state(),
-            Self::Ddim(_) => Vec::new(),
+            Self::DpmSolver(solver) => solver.state(),
+            Self::Ddim(_) | Self::Euler(_) => Vec::new(),
         }
     }
 
     /// Takes back what [`Scheduler::state`] gave, by name.
     pub fn restore(&mut self, get: impl Fn(&str) -> Option<Tensor>) {
-        if let Self::Pndm(pndm) = self {
-            pndm.restore(get);
+        match self {
+            Self::Pndm(pndm) => pndm.restore(get),
+            Self::DpmSolver(solver) => solver.restore(get),
+            Self::Ddim(_) | Self::Euler(_) => {}
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use excite_jobs::SchedulerName;
+    use serde_json::Value;
+
     use super::*;
+    use crate::error::Error;
 
     const EMOJI: &[u8] = include_bytes!(concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -274,28 +144,78 @@ mod tests {
             let error = config().scheduler(SchedulerName::Ddim, steps).unwrap_err();
             assert!(matches!(error, Error::Steps { max: 999, .. }), "{steps}: {error:?}");
         }
-        for steps in [1, 2, 3, 999] {
-            for name in [SchedulerName::Pndm, SchedulerName::Ddim] {
-                let scheduler = config().scheduler(name, steps).unwrap();
-                assert!(scheduler.timesteps().iter().all(|&t| t < 1000), "{steps}");
+        for steps in [1, 2, 3, 7, 50, 998] {
+            for name in SchedulerName::NAMES {
+                let scheduler = config().scheduler(name.parse().unwrap(), steps).unwrap();
+                let timesteps = scheduler.timesteps();
+                assert!(timesteps.iter().all(|t| (0. ..1000.).contains(t)), "{name} {steps}");
+                assert!(timesteps.windows(2).all(|pair| pair[0] >= pair[1]), "{name} {steps}");
             }
         }
     }
 
+    fn edited(edits: &[(&str, Value)]) -> Result<SchedulerConfig> {
+        let mut json: serde_json::Map<String, Value> = serde_json::from_slice(EMOJI).unwrap();
+        json.extend(edits.iter().map(|(field, value)| ((*field).to_owned(), value.clone())));
+        SchedulerConfig::parse(&serde_json::to_vec(&json).unwrap())
+    }
+
     #[test]
     fn options_that_are_not_done_are_refused() {
-        for (field, value) in [
-            ("prediction_type", Value::from("v_prediction")),
-            ("timestep_spacing", Value::from("trailing")),
-            ("skip_prk_steps", Value::from(false)),
-            ("_class_name", Value::from("EulerDiscreteScheduler")),
-            ("beta_schedule", Value::from("squaredcos_cap_v2")),
-            ("trained_betas", Value::from(vec![0.1])),
+        for (class, field, value) in [
+            ("PNDMScheduler", "prediction_type", Value::from("sample")),
+            ("PNDMScheduler", "timestep_spacing", Value::from("random")),
+            ("PNDMScheduler", "skip_prk_steps", Value::from(false)),
+            ("PNDMScheduler", "beta_schedule", Value::from("squaredcos_cap_v2")),
+            ("PNDMScheduler", "trained_betas", Value::from(vec![0.1])),
+            ("DDIMScheduler", "rescale_betas_zero_snr", Value::from(true)),
+            ("DDIMScheduler", "clip_sample", Value::from(true)),
+            ("DDIMScheduler", "thresholding", Value::from(true)),
+            ("EulerDiscreteScheduler", "timestep_type", Value::from("continuous")),
+            ("EulerDiscreteScheduler", "interpolation_type", Value::from("log_linear")),
+            ("EulerDiscreteScheduler", "use_beta_sigmas", Value::from(true)),
+            ("EulerDiscreteScheduler", "sigma_max", Value::from(80.)),
+            ("DPMSolverMultistepScheduler", "algorithm_type", Value::from("sde-dpmsolver++")),
+            ("DPMSolverMultistepScheduler", "solver_order", Value::from(3)),
+            ("DPMSolverMultistepScheduler", "solver_type", Value::from("bh2")),
+            ("DPMSolverMultistepScheduler", "use_lu_lambdas", Value::from(true)),
+            ("DPMSolverMultistepScheduler", "final_sigmas_type", Value::from("other")),
+            ("LMSDiscreteScheduler", "_class_name", Value::from("LMSDiscreteScheduler")),
         ] {
-            let mut json: serde_json::Map<String, Value> = serde_json::from_slice(EMOJI).unwrap();
-            json.insert(field.into(), value);
-            let error = SchedulerConfig::parse(&serde_json::to_vec(&json).unwrap()).unwrap_err();
-            assert!(matches!(error, Error::Unsupported { .. }), "{field}: {error}");
+            let clip = ("clip_sample", Value::from(false));
+            let error = edited(&[clip, ("_class_name", class.into()), (field, value)]).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{class} {field}: {error}");
+            assert!(error.to_string().contains(field), "{class} {field}: {error}");
+        }
+    }
+
+    /// An option of one scheduler does not stand in another's way, but is not forgotten either.
+    #[test]
+    fn an_option_counts_where_it_means_something() {
+        let config = edited(&[("timestep_type", "continuous".into())]).unwrap();
+        config.scheduler(SchedulerName::Pndm, 20).unwrap();
+        config.scheduler(SchedulerName::Dpmpp2m, 20).unwrap();
+        let error = config.scheduler(SchedulerName::Euler, 20).unwrap_err();
+        let (_, remedy) = error.advice();
+        assert!(error.to_string().contains("`timestep_type` is \"continuous\""), "{error}");
+        assert!(remedy.contains("pndm, ddim, euler_ancestral, dpmpp_2m"), "{remedy}");
+    }
+
+    #[test]
+    fn the_class_and_its_options_choose_the_default() {
+        let clip = ("clip_sample", Value::from(false));
+        for (class, karras, want) in [
+            ("PNDMScheduler", false, SchedulerName::Pndm),
+            ("DDIMScheduler", false, SchedulerName::Ddim),
+            ("EulerDiscreteScheduler", false, SchedulerName::Euler),
+            ("EulerDiscreteScheduler", true, SchedulerName::EulerKarras),
+            ("EulerAncestralDiscreteScheduler", false, SchedulerName::EulerAncestral),
+            ("DPMSolverMultistepScheduler", false, SchedulerName::Dpmpp2m),
+            ("DPMSolverMultistepScheduler", true, SchedulerName::Dpmpp2mKarras),
+        ] {
+            let karras = ("use_karras_sigmas", Value::from(karras));
+            let config = edited(&[clip.clone(), karras, ("_class_name", class.into())]).unwrap();
+            assert_eq!(config.default_name(), want);
         }
     }
 }

@@ -1,167 +1,124 @@
-//! CLIP's text encoder: 77 token ids to 77 states.
+//! Texts as the UNet sees them: which tokenizers and encoders, and which of their states.
 //!
-//! SD 1.x takes the last hidden state behind the final layer norm; SD 2.x ships a text model that
-//! is already cut to its penultimate layer, so the same code serves both. There is no padding
-//! mask: pads go through the encoder (causal mask only) and are attended to later.
+//! SD 1.x takes the last states of one encoder behind its final norm; SD 2.x ships an encoder that
+//! is already cut to its penultimate layer, so the same code serves both. SDXL joins the
+//! penultimate states of two encoders, without the final norm, and pools the second one's last.
 
-use candle_core::{DType, Device, Result, Tensor};
-use excite_prompt::CONTEXT;
-use serde::Deserialize;
+mod encoder;
 
-use crate::error::Error;
+use candle_core::Tensor;
+use excite_prompt::{Encoding, Tokenizer};
+
+use crate::error::{Error, Result};
 use crate::folder::Loader;
-use crate::layers::{LayerNorm, Linear, softmax};
-use crate::weights::Scope;
+use encoder::Encoder;
 
-const CONFIG: &str = "text_encoder/config.json";
-const WEIGHTS: [&str; 2] =
-    ["text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors"];
-
-#[derive(Debug, Deserialize)]
-struct Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    max_position_embeddings: usize,
-    hidden_act: String,
-    #[serde(default = "default_eps")]
-    layer_norm_eps: f64,
+/// What the UNet is told of a text.
+#[derive(Debug, Clone)]
+pub struct TextStates {
+    /// `[1, 77, d]`
+    pub states: Tensor,
+    /// `[1, p]`, for UNets that take it (SDXL).
+    pub pooled: Option<Tensor>,
 }
 
-fn default_eps() -> f64 {
-    1e-5
+/// Tokenizers and text encoders of a model.
+pub(crate) struct Text {
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    second: Option<Second>,
 }
 
-/// The text encoder of a model.
-pub(crate) struct TextEncoder {
-    /// `[vocab, d]`
-    tokens: Tensor,
-    /// `[77, d]`
-    positions: Tensor,
-    layers: Vec<Layer>,
-    final_norm: LayerNorm,
-    /// `[77, 77]`: 0 on and below the diagonal, minus infinity above.
-    causal: Tensor,
+/// What SDXL has besides.
+struct Second {
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    /// `force_zeros_for_empty_prompt`: no negative prompt is not the text "" but zeros.
+    zeros_for_nothing: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Activation {
-    QuickGelu,
-    Gelu,
-}
+impl Text {
+    /// One encoder, or two.
+    pub(crate) fn load(loader: &mut Loader<'_>, second: Option<ZerosForNothing>) -> Result<Self> {
+        let tokenizer = load_tokenizer(loader, "tokenizer")?;
+        let encoder = Encoder::load(loader, "text_encoder")?;
+        let second = second.map(|ZerosForNothing(zeros_for_nothing)| {
+            let tokenizer = load_tokenizer(loader, "tokenizer_2")?;
+            let encoder = Encoder::load(loader, "text_encoder_2")?;
+            Ok::<_, Error>(Second { tokenizer, encoder, zeros_for_nothing })
+        });
+        Ok(Self { tokenizer, encoder, second: second.transpose()? })
+    }
 
-struct Layer {
-    norm1: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    activation: Activation,
-}
+    /// The tokenizer by which words are found; positions are the same in both.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
 
-impl TextEncoder {
-    pub(crate) fn load(loader: &mut Loader<'_>) -> crate::Result<Self> {
-        let config: Config = loader.json(CONFIG)?;
-        let activation = match config.hidden_act.as_str() {
-            "quick_gelu" => Activation::QuickGelu,
-            "gelu" => Activation::Gelu,
-            other => {
-                return Err(Error::Unsupported {
-                    file: CONFIG.into(),
-                    field: "hidden_act".into(),
-                    value: format!("`{other}`"),
-                    remedy: "Use a text encoder with `quick_gelu` or `gelu`.".into(),
-                });
-            }
-        };
-        let wrong = |message: String| Error::Config { file: CONFIG.into(), message };
-        if config.max_position_embeddings != CONTEXT {
-            let found = config.max_position_embeddings;
-            return Err(wrong(format!("`max_position_embeddings` is {found}, not {CONTEXT}")));
-        }
-        let (d, heads) = (config.hidden_size, config.num_attention_heads);
-        if heads == 0 || !d.is_multiple_of(heads) {
-            return Err(wrong(format!("{heads} attention heads do not divide {d} channels")));
-        }
-        let weights = loader.weights(&WEIGHTS)?;
-        let root = weights.root();
-        let root = if root.has("text_model") { root.at("text_model") } else { root };
-        let layer = |i| Layer::load(&root.at(&format!("encoder.layers.{i}")), &config, activation);
-        let mask: Vec<f32> = (0..CONTEXT * CONTEXT)
-            .map(|i| if i % CONTEXT > i / CONTEXT { f32::NEG_INFINITY } else { 0. })
-            .collect();
-        Ok(Self {
-            tokens: root.get("embeddings.token_embedding.weight", &[config.vocab_size, d])?,
-            positions: root.get("embeddings.position_embedding.weight", &[CONTEXT, d])?,
-            layers: (0..config.num_hidden_layers).map(layer).collect::<crate::Result<_>>()?,
-            final_norm: LayerNorm::load(&root.at("final_layer_norm"), d, config.layer_norm_eps)?,
-            causal: Tensor::from_vec(mask, (CONTEXT, CONTEXT), &Device::Cpu)?,
-        })
+    /// Whether a tokenizer pads with token 0 ("!"), as SD 2.x and SDXL do: such pads swamp the
+    /// second softmax if they compete there.
+    pub(crate) fn pads_with_zero(&self) -> bool {
+        let second = self.second.as_ref().map(|second| second.tokenizer.pad());
+        self.tokenizer.pad() == 0 || second == Some(0)
     }
 
     /// Channels of the states.
     pub(crate) fn width(&self) -> usize {
-        self.tokens.dims()[1]
+        self.encoder.width() + self.second.as_ref().map_or(0, |second| second.encoder.width())
     }
 
-    /// Token ids to states `[1, 77, d]`.
-    ///
-    /// # Errors
-    /// If an id is not in the vocabulary.
-    pub(crate) fn states(&self, ids: &[u32; CONTEXT]) -> crate::Result<Tensor> {
-        let ids = Tensor::from_slice(ids, CONTEXT, self.tokens.device())?;
-        let embedded = (self.tokens.index_select(&ids, 0)? + &self.positions)?;
-        let mut x = embedded.unsqueeze(0)?.to_dtype(DType::F32)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &self.causal)?;
-        }
-        Ok(self.final_norm.forward(&x)?)
+    /// Channels of the pooled state.
+    pub(crate) fn pooled_width(&self) -> Option<usize> {
+        self.second.as_ref().and_then(|second| second.encoder.pooled_width())
     }
-}
 
-impl Layer {
-    fn load(scope: &Scope<'_>, config: &Config, activation: Activation) -> crate::Result<Self> {
-        let (d, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        let projection = |name: &str| Linear::load(&scope.at("self_attn").at(name), (d, d));
-        Ok(Self {
-            norm1: LayerNorm::load(&scope.at("layer_norm1"), d, eps)?,
-            query: projection("q_proj")?,
-            key: projection("k_proj")?,
-            value: projection("v_proj")?,
-            out: projection("out_proj")?,
-            norm2: LayerNorm::load(&scope.at("layer_norm2"), d, eps)?,
-            fc1: Linear::load(&scope.at("mlp.fc1"), (d, inner))?,
-            fc2: Linear::load(&scope.at("mlp.fc2"), (inner, d))?,
-            heads: config.num_attention_heads,
-            activation,
+    pub(crate) fn encode(&self, model: &str, text: &str) -> Result<Encoding> {
+        tokenize(&self.tokenizer, model, text)
+    }
+
+    /// The states of a prompt.
+    pub(crate) fn states(&self, model: &str, text: &str) -> Result<TextStates> {
+        let encoding = self.encode(model, text)?;
+        let first = self.encoder.states(&encoding.ids)?;
+        let Some(Second { tokenizer, encoder, .. }) = &self.second else {
+            return Ok(TextStates { states: first.last, pooled: None });
+        };
+        let encoding = tokenize(tokenizer, model, text)?;
+        let second = encoder.states(&encoding.ids)?;
+        // The pooled state is that of the first end-of-text token, even one written in the prompt.
+        let end = encoding.ids[encoding.eot];
+        let eot = encoding.ids.iter().position(|id| *id == end).unwrap_or(encoding.eot);
+        Ok(TextStates {
+            states: Tensor::cat(&[&first.penultimate, &second.penultimate], 2)?,
+            pooled: Some(encoder.pooled(&second, eot)?),
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attend(&self.norm1.forward(x)?, mask)?)?;
-        let h = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        let h = match self.activation {
-            Activation::QuickGelu => (&h * candle_nn::ops::sigmoid(&(&h * 1.702)?)?)?,
-            Activation::Gelu => h.gelu_erf()?,
-        };
-        x + self.fc2.forward(&h)?
+    /// The states of a negative prompt; "" is none.
+    pub(crate) fn negative_states(&self, model: &str, text: &str) -> Result<TextStates> {
+        let states = self.states(model, text)?;
+        let zeros = self.second.as_ref().is_some_and(|second| second.zeros_for_nothing);
+        if !zeros || !text.is_empty() {
+            return Ok(states);
+        }
+        let pooled = states.pooled.map(|pooled| pooled.zeros_like()).transpose()?;
+        Ok(TextStates { states: states.states.zeros_like()?, pooled })
     }
+}
 
-    fn attend(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let (b, n, d) = x.dims3()?;
-        let heads = |t: Tensor| {
-            t.reshape((b, n, self.heads, d / self.heads))?.transpose(1, 2)?.contiguous()
-        };
-        let query = (heads(self.query.forward(x)?)? / ((d / self.heads) as f64).sqrt())?;
-        let (key, value) = (heads(self.key.forward(x)?)?, heads(self.value.forward(x)?)?);
-        let probabilities = softmax(&query.matmul(&key.t()?)?.broadcast_add(mask)?)?;
-        let out = probabilities.matmul(&value)?.transpose(1, 2)?.reshape((b, n, d))?;
-        self.out.forward(&out)
-    }
+/// Whether a pipeline with two encoders takes zeros where there is no negative prompt.
+pub(crate) struct ZerosForNothing(pub(crate) bool);
+
+fn tokenize(tokenizer: &Tokenizer, model: &str, text: &str) -> Result<Encoding> {
+    let failed = |source| Error::Tokenizer { model: model.to_owned(), source };
+    tokenizer.encode(text).map_err(failed)
+}
+
+fn load_tokenizer(loader: &mut Loader<'_>, folder: &str) -> Result<Tokenizer> {
+    let special = format!("{folder}/special_tokens_map.json");
+    let vocab = loader.bytes(&format!("{folder}/vocab.json"))?;
+    let merges = loader.bytes(&format!("{folder}/merges.txt"))?;
+    let special = loader.exists(&special).then(|| loader.bytes(&special)).transpose()?;
+    Tokenizer::new(&vocab, &merges, special.as_deref())
+        .map_err(|source| Error::Tokenizer { model: loader.model().to_owned(), source })
 }

@@ -12,7 +12,7 @@ use crate::tensors::{self, Tensors};
 /// One image's steps so far.
 #[derive(Debug, Clone)]
 pub struct Record {
-    timesteps: Vec<u32>,
+    timesteps: Vec<f32>,
     step_sizes: Vec<f64>,
     /// How many subjects each list of scores has.
     subjects: usize,
@@ -47,7 +47,7 @@ pub struct Observed {
 }
 
 impl Record {
-    pub(crate) fn new(timesteps: &[u32], step_sizes: Vec<f64>, subjects: usize) -> Self {
+    pub(crate) fn new(timesteps: &[f32], step_sizes: Vec<f64>, subjects: usize) -> Self {
         Self {
             timesteps: timesteps.to_vec(),
             step_sizes,
@@ -71,7 +71,7 @@ impl Record {
     }
 
     /// Diffusion times, one a step of the whole run.
-    pub fn timesteps(&self) -> &[u32] {
+    pub fn timesteps(&self) -> &[f32] {
         &self.timesteps
     }
 
@@ -236,12 +236,11 @@ impl Trace {
             return Err(Error::Tensors { message });
         }
         let mut all = record.tensors()?;
-        let timesteps = record.timesteps.iter().map(|&t| i64::from(t));
         let step_sizes = record.step_sizes.iter().map(|&a| a as f32);
         all.extend([
             ("noise".to_owned(), rendered.noise.clone()),
             ("text_states".to_owned(), rendered.text_states.clone()),
-            ("timesteps".to_owned(), integers(timesteps)?),
+            ("timesteps".to_owned(), floats(record.timesteps.iter().copied(), &[n])?),
             ("step_sizes".to_owned(), floats(step_sizes, &[n])?),
             ("final_latents".to_owned(), rendered.final_latents.clone()),
             ("image".to_owned(), rendered.image.clone()),
@@ -267,9 +266,7 @@ impl Trace {
         let spec = texts.get("spec").ok_or_else(|| wrong("there is no text `spec`".into()))?;
         let spec: Spec =
             serde_json::from_str(spec).map_err(|e| wrong(format!("the text `spec`: {e}")))?;
-        let timesteps = tensor(&all, "timesteps")?.to_vec1::<i64>()?;
-        let timesteps: Vec<u32> =
-            timesteps.into_iter().map(|t| u32::try_from(t).unwrap_or_default()).collect();
+        let timesteps = tensor(&all, "timesteps")?.to_vec1::<f32>()?;
         let step_sizes = tensor(&all, "step_sizes")?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let mut record = Record::new(&timesteps, step_sizes, spec.subjects.len());
         record.restore(&all)?;
@@ -282,7 +279,7 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        let mut record = Record::new(&[981, 961], vec![20., 19.], 2);
+        let mut record = Record::new(&[981., 961.], vec![20., 19.], 2);
         let latents = Tensor::zeros((4, 2, 2), DType::F32, &Device::Cpu).unwrap();
         let seen = |v: f32| Observed {
             scores: vec![v, v + 0.1],
@@ -301,7 +298,7 @@ mod tests {
     #[test]
     fn a_record_survives_its_tensors() {
         let before = record();
-        let mut after = Record::new(&[981, 961], vec![20., 19.], 2);
+        let mut after = Record::new(&[981., 961.], vec![20., 19.], 2);
         after.restore(&before.tensors().unwrap()).unwrap();
         assert_eq!(after.steps[0], before.steps[0]);
         assert!(after.steps[1].loss.is_nan() && after.steps[1].scores.len() == 2);
@@ -325,7 +322,7 @@ mod tests {
             let error = record().restore(&tensors).unwrap_err().to_string();
             assert!(error.contains(missing), "{error}");
         }
-        let mut other = Record::new(&[981, 961], vec![20., 19.], 3);
+        let mut other = Record::new(&[981., 961.], vec![20., 19.], 3);
         assert!(other.restore(&record().tensors().unwrap()).is_err());
     }
 }

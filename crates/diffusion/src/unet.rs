@@ -2,17 +2,19 @@
 //!
 //! Differences from other ports: only the latent has a gradient (`layers`), maps are captured only
 //! when asked for, a pass that only wants maps stops behind the last attention it needs, and a
-//! prompt's text keys and values are computed once ([`UNet::text_keys`]). The topology follows
+//! prompt's text keys and values are computed once ([`UNet::condition`]). The topology follows
 //! `UNet2DConditionModel` of diffusers. Not here: losses (`guidance`), steps (`run`).
 
+mod added;
 mod attention;
 mod blocks;
 mod config;
 
 use std::ops::ControlFlow;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
+use added::AddedEmbedding;
 pub(crate) use blocks::Resnet;
 use blocks::{Builder, Pass, Stage};
 use config::Config;
@@ -20,9 +22,7 @@ use config::Config;
 use crate::error::Error;
 use crate::folder::Loader;
 use crate::layers::{Conv2d, GroupNorm, Linear};
-
-const WEIGHTS: [&str; 2] =
-    ["unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"];
+use crate::text::TextStates;
 
 /// The noise predictor of a model.
 pub struct UNet {
@@ -32,6 +32,7 @@ pub struct UNet {
     map_layers: usize,
     time1: Linear,
     time2: Linear,
+    added: Option<AddedEmbedding>,
     conv_in: Conv2d,
     down: Vec<Stage>,
     middle: Stage,
@@ -40,29 +41,37 @@ pub struct UNet {
     conv_out: Conv2d,
 }
 
-/// Keys and values of the text for every cross-attention, `b` images each.
+/// What a pass is told about `b` images besides latents and time.
 #[derive(Clone)]
-pub struct TextKeys(Vec<(Tensor, Tensor)>);
+pub struct Conditioning {
+    /// Keys and values of the text for every cross-attention.
+    keys: Vec<(Tensor, Tensor)>,
+    /// SDXL: what the pooled text and the sizes add to the time embedding, `[b, 1, t]`.
+    added: Option<Tensor>,
+}
 
-impl TextKeys {
-    /// Joins the keys of several texts into one batch, in order.
+impl Conditioning {
+    /// Joins those of several images into one batch, in order.
     ///
     /// # Errors
-    /// If `texts` is empty.
-    pub fn batch(texts: &[&Self]) -> crate::Result<Self> {
-        if let [one] = texts {
+    /// If `each` is empty.
+    pub fn batch(each: &[&Self]) -> crate::Result<Self> {
+        if let [one] = each {
             return Ok((*one).clone());
         }
-        let layers = texts.first().map_or(0, |text| text.0.len());
+        let layers = each.first().map_or(0, |one| one.keys.len());
         let join = |pick: &dyn Fn(&(Tensor, Tensor)) -> Tensor, i: usize| {
-            Tensor::cat(&texts.iter().map(|text| pick(&text.0[i])).collect::<Vec<_>>(), 0)
+            Tensor::cat(&each.iter().map(|one| pick(&one.keys[i])).collect::<Vec<_>>(), 0)
         };
         let pair = |i| Ok((join(&|kv| kv.0.clone(), i)?, join(&|kv| kv.1.clone(), i)?));
-        Ok(Self((0..layers).map(pair).collect::<crate::Result<_>>()?))
+        let keys = (0..layers).map(pair).collect::<crate::Result<_>>()?;
+        let added: Option<Vec<&Tensor>> = each.iter().map(|one| one.added.as_ref()).collect();
+        let added = added.filter(|added| !added.is_empty());
+        Ok(Self { keys, added: added.map(|added| Tensor::cat(&added, 0)).transpose()? })
     }
 
     fn of(&self, index: usize) -> Result<(&Tensor, &Tensor)> {
-        match self.0.get(index) {
+        match self.keys.get(index) {
             Some((key, value)) => Ok((key, value)),
             None => candle_core::bail!("no text keys for cross-attention {index}"),
         }
@@ -70,6 +79,7 @@ impl TextKeys {
 }
 
 /// Collects the maps of one level during a pass.
+#[derive(Clone)]
 struct Capture {
     /// `None`: nothing is captured.
     level: Option<usize>,
@@ -85,9 +95,24 @@ impl Capture {
         if self.level != Some(level) {
             return Ok(ControlFlow::Continue(()));
         }
-        self.maps.push(probabilities.mean(1)?);
+        self.keep(probabilities.mean(1)?)
+    }
+
+    /// Takes a layer's map `[b, h * w, 77]`; says whether it was the last that is wanted.
+    fn keep(&mut self, map: Tensor) -> Result<ControlFlow<()>> {
+        self.maps.push(map);
         let stop = self.truncate && self.maps.len() == self.layers;
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// What collects the next map alone, if that is one of `level`.
+    fn only_next(&self, level: usize) -> Self {
+        Self {
+            level: self.level.filter(|wanted| *wanted == level),
+            truncate: self.truncate && self.maps.len() + 1 == self.layers,
+            layers: 1,
+            maps: Vec::new(),
+        }
     }
 
     /// The mean over the layers, `[b, h * w, 77]`.
@@ -103,7 +128,7 @@ impl Capture {
 impl UNet {
     pub(crate) fn load(loader: &mut Loader<'_>) -> crate::Result<Self> {
         let config = Config::parse(&loader.bytes(config::FILE)?)?;
-        let weights = loader.weights(&WEIGHTS)?;
+        let weights = loader.weights("unet", "diffusion_pytorch_model")?;
         let root = weights.root();
         let levels = config.levels.len();
         let first = config.levels[0].channels;
@@ -117,7 +142,9 @@ impl UNet {
         let middle = builder.middle()?;
         let up = (0..levels).rev().map(|l| builder.up(l)).collect::<crate::Result<Vec<_>>>()?;
         let map_layers = config.map_layers(map_level);
-        Ok(Self {
+        let added = config.added.map(|added| AddedEmbedding::load(&root, added, time));
+        let unet = Self {
+            added: added.transpose()?,
             map_level,
             map_layers,
             time1: Linear::load(&root.at("time_embedding.linear_1"), (first, time))?,
@@ -129,7 +156,9 @@ impl UNet {
             norm_out: GroupNorm::load(&root.at("conv_norm_out"), first, config.groups, config.eps)?,
             conv_out: Conv2d::load(&root.at("conv_out"), (first, config.channels), 3, 1)?,
             config,
-        })
+        };
+        weights.require_all_used()?;
+        Ok(unet)
     }
 
     /// Side of the latents that the model was trained on.
@@ -137,9 +166,19 @@ impl UNet {
         self.config.sample_size
     }
 
+    pub(crate) fn set_sample_size(&mut self, side: usize) {
+        self.config.sample_size = side;
+    }
+
     /// What height and width of the latents must be a multiple of.
     pub fn size_multiple(&self) -> usize {
         self.config.size_multiple()
+    }
+
+    /// The smallest side of latents whose maps have two pixels along a side: below that there is no
+    /// place to look at.
+    pub(crate) fn side_min(&self) -> usize {
+        self.size_multiple().max(2 << self.map_level)
     }
 
     /// Channels of the text states that the cross-attentions take.
@@ -152,25 +191,47 @@ impl UNet {
         (height >> self.map_level, width >> self.map_level)
     }
 
-    /// Keys and values of text states `[b, 77, d]` for all cross-attentions.
+    /// Channels of the pooled text that the UNet takes (SDXL), if it takes any.
+    pub(crate) fn pooled(&self) -> Option<usize> {
+        self.config.added.map(|added| added.pooled)
+    }
+
+    /// What the passes for one text need: keys and values of its states for all cross-attentions
+    /// and, for SDXL, its pooled states with the `(height, width)` of the image in pixels.
     ///
     /// # Errors
-    /// If the states have another width than the model's.
-    pub fn text_keys(&self, states: &Tensor) -> crate::Result<TextKeys> {
+    /// If the states have another width than the model's, or the pooled ones are missing.
+    pub fn condition(
+        &self,
+        text: &TextStates,
+        size: (usize, usize),
+    ) -> crate::Result<Conditioning> {
         let stages = self.down.iter().chain([&self.middle]).chain(&self.up);
         let mut keys = Vec::new();
         for transformer in stages.flat_map(Stage::transformers) {
-            keys.extend(transformer.text_keys(states)?);
+            keys.extend(transformer.text_keys(&text.states)?);
         }
-        Ok(TextKeys(keys))
+        let added = match (&self.added, &text.pooled) {
+            (None, _) => None,
+            (Some(added), Some(pooled)) => Some(added.forward(pooled, size)?),
+            (Some(_), None) => {
+                return Err(Error::Spec("this UNet needs pooled text states".into()));
+            }
+        };
+        Ok(Conditioning { keys, added })
     }
 
     /// The noise prediction `[b, 4, h, w]` for latents of that shape at `timestep`.
     ///
     /// # Errors
     /// If the tensor library fails.
-    pub fn noise(&self, latents: &Tensor, timestep: u32, keys: &TextKeys) -> crate::Result<Tensor> {
-        Ok(self.noise_and_map(latents, timestep, keys, false)?.0)
+    pub fn noise(
+        &self,
+        latents: &Tensor,
+        timestep: f32,
+        conditioning: &Conditioning,
+    ) -> crate::Result<Tensor> {
+        Ok(self.noise_and_map(latents, timestep, conditioning, false)?.0)
     }
 
     /// The noise prediction and, if asked, the mean map `[b, h * w, 77]` of the same pass.
@@ -180,12 +241,12 @@ impl UNet {
     pub fn noise_and_map(
         &self,
         latents: &Tensor,
-        timestep: u32,
-        keys: &TextKeys,
+        timestep: f32,
+        conditioning: &Conditioning,
         map: bool,
     ) -> crate::Result<(Tensor, Option<Tensor>)> {
         let mut capture = self.capture(map, false);
-        match self.pass(latents, timestep, keys, &mut capture)? {
+        match self.pass(latents, timestep, conditioning, &mut capture)? {
             ControlFlow::Continue(noise) => Ok((noise, map.then(|| capture.mean()).transpose()?)),
             ControlFlow::Break(()) => Err(no_output()),
         }
@@ -197,9 +258,14 @@ impl UNet {
     ///
     /// # Errors
     /// If the tensor library fails.
-    pub fn map(&self, latents: &Tensor, timestep: u32, keys: &TextKeys) -> crate::Result<Tensor> {
+    pub fn map(
+        &self,
+        latents: &Tensor,
+        timestep: f32,
+        conditioning: &Conditioning,
+    ) -> crate::Result<Tensor> {
         let mut capture = self.capture(true, true);
-        let _ = self.pass(latents, timestep, keys, &mut capture)?;
+        let _ = self.pass(latents, timestep, conditioning, &mut capture)?;
         Ok(capture.mean()?)
     }
 
@@ -211,12 +277,12 @@ impl UNet {
     fn pass(
         &self,
         latents: &Tensor,
-        timestep: u32,
-        keys: &TextKeys,
+        timestep: f32,
+        conditioning: &Conditioning,
         capture: &mut Capture,
     ) -> Result<ControlFlow<(), Tensor>> {
-        let time = self.time_embedding(timestep, latents)?;
-        let pass = Pass { time: &time, keys };
+        let time = self.time_embedding(timestep, conditioning)?;
+        let pass = Pass { time: &time, conditioning };
         let mut x = self.conv_in.forward(latents)?;
         let mut skips = vec![x.clone()];
         for stage in &self.down {
@@ -239,23 +305,33 @@ impl UNet {
         Ok(ControlFlow::Continue(noise))
     }
 
-    /// Sinusoidal embedding of the timestep through two linear layers, and the activation that
-    /// every resnet puts before its projection: `[1, 1, 4 * channels]`.
-    fn time_embedding(&self, timestep: u32, like: &Tensor) -> Result<Tensor> {
-        let half = self.config.levels[0].channels / 2;
-        let exponent = -(10000f32.ln()) / (half as f32 - self.config.freq_shift as f32);
-        let angles: Vec<f32> =
-            (0..half).map(|i| timestep as f32 * (exponent * i as f32).exp()).collect();
-        let sines = angles.iter().map(|a| a.sin());
-        let cosines = angles.iter().map(|a| a.cos());
-        let embedding: Vec<f32> = if self.config.flip_sin_to_cos {
-            cosines.chain(sines).collect()
-        } else {
-            sines.chain(cosines).collect()
-        };
-        let embedding = Tensor::from_vec(embedding, (1, 1, 2 * half), like.device())?;
-        self.time2.forward(&self.time1.forward(&embedding)?.silu()?)?.silu()
+    /// The timestep through two linear layers, what the conditioning adds, and the activation that
+    /// every resnet puts before its projection: `[1, 1, t]`, or `[b, 1, t]` where the images differ.
+    fn time_embedding(&self, timestep: f32, conditioning: &Conditioning) -> Result<Tensor> {
+        let Config { flip_sin_to_cos, freq_shift, .. } = self.config;
+        let channels = self.config.levels[0].channels;
+        let embedding = sinusoids(&[timestep], channels, flip_sin_to_cos, freq_shift)?;
+        let embedding = self.time2.forward(&self.time1.forward(&embedding)?.silu()?)?;
+        match &conditioning.added {
+            Some(added) => added.broadcast_add(&embedding)?.silu(),
+            None => embedding.silu(),
+        }
     }
+}
+
+/// Sinusoidal embeddings of `channels` values each, one behind the other: `[1, 1, n * channels]`.
+fn sinusoids(values: &[f32], channels: usize, cosines_first: bool, shift: f64) -> Result<Tensor> {
+    let half = channels / 2;
+    let exponent = -(10000f32.ln()) / (half as f32 - shift as f32);
+    let embed = |value: &f32| {
+        let angles: Vec<f32> = (0..half).map(|i| value * (exponent * i as f32).exp()).collect();
+        let sines: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
+        let cosines: Vec<f32> = angles.iter().map(|a| a.cos()).collect();
+        if cosines_first { [cosines, sines].concat() } else { [sines, cosines].concat() }
+    };
+    let embedding: Vec<f32> = values.iter().flat_map(embed).collect();
+    let count = embedding.len();
+    Tensor::from_vec(embedding, (1, 1, count), &Device::Cpu)
 }
 
 fn no_output() -> Error {

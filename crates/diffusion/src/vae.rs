@@ -10,8 +10,6 @@ use crate::unet::Resnet;
 use crate::weights::Scope;
 
 const CONFIG: &str = "vae/config.json";
-const WEIGHTS: [&str; 2] =
-    ["vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"];
 /// Fixed in diffusers.
 const EPS: f64 = 1e-6;
 
@@ -135,14 +133,16 @@ impl Vae {
     pub(crate) fn load(loader: &mut Loader<'_>) -> crate::Result<Self> {
         let config: Config = loader.json(CONFIG)?;
         config.check()?;
-        let weights = loader.weights(&WEIGHTS)?;
+        let weights = loader.weights("vae", "diffusion_pytorch_model")?;
         let root = weights.root();
-        Ok(Self {
+        let vae = Self {
             decoder: Decoder::load(&root, &config)?,
             encoder: Encoder::load(&root, &config)?,
             scaling: config.scaling_factor,
             factor: 1 << (config.block_out_channels.len() - 1),
-        })
+        };
+        weights.require_all_used()?;
+        Ok(vae)
     }
 
     /// Pixels a latent stands for, along a side.

@@ -1,56 +1,99 @@
-//! One safetensors file, read tensor by tensor.
+//! The tensors of one component, read one by one from one or several safetensors files.
 //!
 //! Every tensor is asked for with the shape that the configuration implies, converted to f32 and
-//! checked to be finite, so that a wrong or damaged file fails at load with file, key and shapes.
-//! Tensors are read one at a time: loading needs the memory of the model, not twice that.
+//! checked to be finite, so that a wrong or damaged file fails at load with file, key and shapes;
+//! and every tensor has to be asked for, so that a configuration that knows too little of its
+//! weights fails too. Tensors are read one at a time: loading needs the memory of the model, not
+//! twice that.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Dtype, TensorInfo};
 
 use crate::error::{Error, Result};
+pub(crate) use file::{Data, File};
 
-/// A header larger than this is refused (the format's own limit).
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Tensors that some files carry and no network uses.
+const UNUSED: [&str; 2] = ["position_ids", "logit_scale"];
+/// Keys named when a file has more than its configuration knows.
+const NAMED_MAX: usize = 3;
 
-/// Where the bytes are.
-pub(crate) enum Data {
-    File(File),
-    Memory(&'static [u8]),
+/// The tensors of a component.
+pub(crate) struct Weights {
+    files: Vec<File>,
+    entries: BTreeMap<String, Entry>,
+    used: Mutex<BTreeSet<String>>,
+    /// What to name where a tensor is in no file.
+    name: String,
 }
 
-/// An opened weight file.
-pub(crate) struct Weights {
-    file: String,
-    data: Mutex<Data>,
-    /// Offset of the first tensor byte in the file.
-    start: u64,
-    tensors: HashMap<String, TensorInfo>,
+/// Where a tensor is.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Which file.
+    pub(crate) file: usize,
+    /// Its key there.
+    pub(crate) key: String,
+    pub(crate) part: Part,
+    pub(crate) info: TensorInfo,
+}
+
+/// Which part of a stored tensor a tensor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    /// The third number `.0` of three equal parts along the first axis.
+    Third(usize),
+    /// Two axes, the other way round.
+    Transposed,
+}
+
+impl Entry {
+    fn shape(&self) -> Vec<usize> {
+        let mut shape = self.info.shape.clone();
+        match self.part {
+            Part::Whole => {}
+            Part::Third(_) => {
+                if let Some(rows) = shape.first_mut() {
+                    *rows /= 3;
+                }
+            }
+            Part::Transposed => shape.reverse(),
+        }
+        shape
+    }
+}
+
+/// How large a component is, and how its weights are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Weights, not bytes.
+    pub parameters: u64,
+    /// Number formats in the files, such as `F16`.
+    pub formats: Vec<String>,
 }
 
 impl Weights {
-    pub(crate) fn open(file: &str, mut data: Data) -> Result<Self> {
-        let corrupt = |message: String| Error::Corrupt { file: file.to_owned(), message };
-        let total = data.len().map_err(|e| corrupt(e.to_string()))?;
-        let prefix = data.read(0, 8).map_err(|_| corrupt("shorter than its header".into()))?;
-        let header = u64::from_le_bytes(prefix.try_into().unwrap_or_default());
-        if header > HEADER_BYTES_MAX || 8 + header > total {
-            return Err(corrupt(format!("its header claims {header} bytes, the file has {total}")));
-        }
-        let bytes = data.read(8, header as usize).map_err(|e| corrupt(e.to_string()))?;
-        // Deserialising checks that the tensors' offsets are ordered, gapless and fit the shapes.
-        let metadata: Metadata =
-            serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
-        let (start, end) = (8 + header, 8 + header + metadata.data_len() as u64);
-        if end != total {
-            return Err(corrupt(format!("its header describes {end} bytes, the file has {total}")));
-        }
-        let tensors = metadata.tensors().into_iter().map(|(k, v)| (k, v.clone())).collect();
-        Ok(Self { file: file.to_owned(), data: Mutex::new(data), start, tensors })
+    /// All tensors of some files under their own keys.
+    pub(crate) fn new(name: &str, files: Vec<File>) -> Self {
+        let entry = |file: usize, key: &String, info: &TensorInfo| {
+            let entry = Entry { file, key: key.clone(), part: Part::Whole, info: info.clone() };
+            (key.clone(), entry)
+        };
+        let entries = files.iter().enumerate();
+        let entries = entries
+            .flat_map(|(i, file)| file.tensors().iter().map(move |(k, info)| entry(i, k, info)))
+            .collect();
+        Self::of(name, files, entries)
+    }
+
+    /// Chosen tensors of some files under other keys.
+    pub(crate) fn of(name: &str, files: Vec<File>, entries: BTreeMap<String, Entry>) -> Self {
+        Self { files, entries, used: Mutex::new(BTreeSet::new()), name: name.to_owned() }
     }
 
     /// The keys below the empty prefix.
@@ -58,64 +101,85 @@ impl Weights {
         Scope { weights: self, prefix: String::new() }
     }
 
+    pub(crate) fn stored(&self) -> Stored {
+        let count = |entry: &Entry| entry.shape().iter().product::<usize>() as u64;
+        let formats: BTreeSet<String> =
+            self.entries.values().map(|entry| format!("{:?}", entry.info.dtype)).collect();
+        let parameters = self.entries.values().map(count).sum();
+        Stored { parameters, formats: formats.into_iter().collect() }
+    }
+
+    /// Fails if there are tensors that nobody asked for.
+    pub(crate) fn require_all_used(&self) -> Result<()> {
+        let Ok(used) = self.used.lock() else { return Ok(()) };
+        let ignored = |key: &str| UNUSED.iter().any(|suffix| key.ends_with(suffix));
+        let left: Vec<&String> =
+            self.entries.keys().filter(|key| !used.contains(*key) && !ignored(key)).collect();
+        let Some(first) = left.first().and_then(|key| self.entries.get(*key)) else {
+            return Ok(());
+        };
+        Err(Error::UnusedTensors {
+            file: self.files[first.file].name().to_owned(),
+            count: left.len(),
+            keys: left.iter().take(NAMED_MAX).map(|key| (*key).clone()).collect(),
+        })
+    }
+
     fn get(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some(info) = self.tensors.get(key) else {
+        let Some(entry) = self.entries.get(key) else {
             return Err(Error::MissingTensor {
-                file: self.file.clone(),
+                file: self.name.clone(),
                 key: key.to_owned(),
                 expected: shape.to_vec(),
             });
         };
-        if info.shape != shape {
+        if let Ok(mut used) = self.used.lock() {
+            used.insert(key.to_owned());
+        }
+        let file = &self.files[entry.file];
+        let found = entry.shape();
+        if found != shape {
             return Err(Error::Shape {
-                file: self.file.clone(),
-                key: key.to_owned(),
+                file: file.name().to_owned(),
+                key: entry.key.clone(),
                 expected: shape.to_vec(),
-                found: info.shape.clone(),
+                found,
             });
         }
-        let corrupt = |message: String| Error::Corrupt { file: self.file.clone(), message };
-        let (from, to) = info.data_offsets;
-        let mut data = self.data.lock().map_err(|_| corrupt("a reader panicked".into()))?;
-        let bytes = data
-            .read(self.start + from as u64, to - from)
-            .map_err(|e| corrupt(format!("tensor `{key}`: {e}")))?;
-        let dtype = DType::try_from(info.dtype)
-            .map_err(|_| corrupt(format!("tensor `{key}` has type {:?}", info.dtype)))?;
-        let tensor = Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?;
+        let corrupt = |message: String| Error::Corrupt { file: file.name().to_owned(), message };
+        let dtype = match entry.info.dtype {
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F32 => DType::F32,
+            Dtype::F64 => DType::F64,
+            other => return Err(corrupt(format!("tensor `{}` has type {other:?}", entry.key))),
+        };
+        let (mut from, mut to) = entry.info.data_offsets;
+        if let Part::Third(part) = entry.part {
+            let third = (to - from) / 3;
+            (from, to) = (from + part * third, from + (part + 1) * third);
+        }
+        let bytes =
+            file.read(from, to).map_err(|e| corrupt(format!("tensor `{}`: {e}", entry.key)))?;
+        let tensor = match entry.part {
+            Part::Whole | Part::Third(_) => {
+                Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?
+            }
+            Part::Transposed => {
+                let stored: Vec<usize> = shape.iter().rev().copied().collect();
+                Tensor::from_raw_buffer(&bytes, dtype, &stored, &Device::Cpu)?.t()?.contiguous()?
+            }
+        };
         let tensor = tensor.to_dtype(DType::F32)?;
         // A sum is finite only if every term is (or two infinities cancel, which gives NaN).
         let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
         if !sum.is_finite()
             && !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite())
         {
-            return Err(Error::NonFiniteWeights { file: self.file.clone(), key: key.to_owned() });
+            let (file, key) = (file.name().to_owned(), entry.key.clone());
+            return Err(Error::NonFiniteWeights { file, key });
         }
         Ok(tensor)
-    }
-}
-
-impl Data {
-    fn len(&self) -> std::io::Result<u64> {
-        match self {
-            Self::File(file) => Ok(file.metadata()?.len()),
-            Self::Memory(bytes) => Ok(bytes.len() as u64),
-        }
-    }
-
-    fn read(&mut self, offset: u64, len: usize) -> std::io::Result<Vec<u8>> {
-        let mut buffer = vec![0u8; len];
-        match self {
-            Self::File(file) => {
-                file.seek(SeekFrom::Start(offset))?;
-                file.read_exact(&mut buffer)?;
-            }
-            Self::Memory(bytes) => {
-                let mut rest = bytes.get(offset as usize..).unwrap_or_default();
-                rest.read_exact(&mut buffer)?;
-            }
-        }
-        Ok(buffer)
     }
 }
 
@@ -136,8 +200,10 @@ impl Scope<'_> {
     /// Whether any tensor lies below `name` (or is it).
     pub(crate) fn has(&self, name: &str) -> bool {
         let key = format!("{}{name}", self.prefix);
-        self.weights.tensors.contains_key(&key)
-            || self.weights.tensors.keys().any(|k| k.starts_with(&format!("{key}.")))
+        let below = format!("{key}.");
+        let mut from = self.weights.entries.range(below.clone()..);
+        self.weights.entries.contains_key(&key)
+            || from.next().is_some_and(|(first, _)| first.starts_with(&below))
     }
 
     /// The first of `names` that is there, else the first: for legacy names of a module.
@@ -154,8 +220,8 @@ impl Scope<'_> {
     /// The tensor `name` in the first of `shapes` that the file has it in, reshaped to `shapes[0]`:
     /// a 1x1 convolution may be stored as a linear layer and the other way round.
     pub(crate) fn get_any(&self, name: &str, shapes: &[&[usize]]) -> Result<Tensor> {
-        let found = self.weights.tensors.get(&format!("{}{name}", self.prefix));
-        let shape = found.and_then(|info| shapes.iter().find(|s| **s == info.shape.as_slice()));
+        let found = self.weights.entries.get(&format!("{}{name}", self.prefix)).map(Entry::shape);
+        let shape = found.and_then(|found| shapes.iter().find(|s| **s == found.as_slice()));
         Ok(self.get(name, shape.unwrap_or(&shapes[0]))?.reshape(shapes[0])?)
     }
 }

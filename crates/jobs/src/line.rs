@@ -165,7 +165,7 @@ mod tests {
             (r#"{"seed": -1}"#, "seed", "expected u32"),
             (r#"{"seed": 4294967296}"#, "seed", "expected u32"),
             (r#"{"steps": "50"}"#, "steps", "expected u32"),
-            (r#"{"scheduler": "euler"}"#, "scheduler", "`scheduler` is \"euler\""),
+            (r#"{"scheduler": "heun"}"#, "scheduler", "`scheduler` is \"heun\""),
             (r#"{"method": "magic"}"#, "method", "`method` is \"magic\""),
             (r#"{"labels": {"a": 1}}"#, "labels.a", "expected a string"),
             (r#"{"subjects": [1]}"#, "subjects[0]", "did not match"),

@@ -28,6 +28,8 @@ pub struct ModelFacts {
     pub height: u32,
     /// Pixels that both sides must be a multiple of.
     pub size_multiple: u32,
+    /// Pixels that both sides must have at least.
+    pub side_min: u32,
     /// Timesteps the model was trained with; fewer steps than that can be made.
     pub train_timesteps: u32,
     /// The model's own scheduler.
@@ -246,8 +248,9 @@ fn check_text(field: &'static str, text: &str) -> Result<(), LineError> {
 
 fn side(field: &'static str, value: u32, facts: &ModelFacts) -> Result<u32, LineError> {
     let multiple = facts.size_multiple.max(1);
-    if value == 0 || value > limits::SIDE_MAX {
-        let range = format!("a multiple of {multiple} up to {}", limits::SIDE_MAX);
+    if !(facts.side_min..=limits::SIDE_MAX).contains(&value) {
+        let (min, max) = (facts.side_min, limits::SIDE_MAX);
+        let range = format!("a multiple of {multiple} from {min} up to {max}");
         return Err(LineError::OutOfRange { field: field.into(), value: value.to_string(), range });
     }
     if !value.is_multiple_of(multiple) {
@@ -345,6 +348,7 @@ mod tests {
             width: 128,
             height: 128,
             size_multiple: 16,
+            side_min: 16,
             train_timesteps: 1000,
             scheduler: SchedulerName::Pndm,
             prompt_only_tokens: false,
@@ -422,7 +426,7 @@ mod tests {
             (edit("prompt", json!("a\u{0}cat")),           "character",             "control"),
             (edit("negative_prompt", json!("\u{1b}[1m")),  "character",             "control"),
             (edit("width", json!(100)),                    "not_a_multiple",        "96 or 112"),
-            (edit("height", json!(8)),                     "not_a_multiple",        "16."),
+            (edit("height", json!(8)),                     "out_of_range",          "from 16"),
             (edit("width", json!(0)),                      "out_of_range",          "up to 2048"),
             (edit("width", json!(4096)),                   "out_of_range",          "up to 2048"),
             (edit("steps", json!(0)),                      "out_of_range",          "1 to 999"),

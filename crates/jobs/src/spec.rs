@@ -140,9 +140,11 @@ pub enum Noise {
     /// As `torch.randn` draws it with a CPU generator: a seed means what it means in diffusers.
     #[default]
     TorchCpu,
+    /// As it draws it with a CUDA generator, on a GPU with at least one thread a value.
+    Philox,
 }
 
-names!(Noise { TorchCpu = "torch_cpu" });
+names!(Noise { TorchCpu = "torch_cpu", Philox = "philox" });
 
 /// A scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -150,11 +152,31 @@ names!(Noise { TorchCpu = "torch_cpu" });
 pub enum SchedulerName {
     /// Pseudo linear multistep, the default of SD 1.x.
     Pndm,
-    /// Denoising diffusion implicit models.
+    /// Denoising diffusion implicit models, the default of SD 2.1.
     Ddim,
+    /// Euler's method in sigma space, the default of SDXL.
+    Euler,
+    /// The same at the noise levels of Karras et al. 2022.
+    EulerKarras,
+    /// Euler's method with fresh noise in each step.
+    EulerAncestral,
+    /// DPM-Solver++, second order, multistep.
+    #[serde(rename = "dpmpp_2m")]
+    Dpmpp2m,
+    /// The same at the noise levels of Karras et al. 2022.
+    #[serde(rename = "dpmpp_2m_karras")]
+    Dpmpp2mKarras,
 }
 
-names!(SchedulerName { Pndm = "pndm", Ddim = "ddim" });
+names!(SchedulerName {
+    Pndm = "pndm",
+    Ddim = "ddim",
+    Euler = "euler",
+    EulerKarras = "euler_karras",
+    EulerAncestral = "euler_ancestral",
+    Dpmpp2m = "dpmpp_2m",
+    Dpmpp2mKarras = "dpmpp_2m_karras",
+});
 
 #[cfg(test)]
 mod tests {
@@ -226,7 +248,12 @@ mod tests {
             let parsed: SchedulerName = name.parse().unwrap();
             assert_eq!(serde_json::to_string(&parsed).unwrap(), format!("\"{name}\""));
         }
-        let error = "euler".parse::<SchedulerName>().unwrap_err();
-        assert_eq!(error.to_string(), "use one of: pndm, ddim");
+        for name in Noise::NAMES {
+            let parsed: Noise = name.parse().unwrap();
+            assert_eq!(serde_json::to_string(&parsed).unwrap(), format!("\"{name}\""));
+        }
+        let error = "heun".parse::<SchedulerName>().unwrap_err();
+        let known = "pndm, ddim, euler, euler_karras, euler_ancestral, dpmpp_2m, dpmpp_2m_karras";
+        assert_eq!(error.to_string(), format!("use one of: {known}"));
     }
 }

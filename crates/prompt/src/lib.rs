@@ -8,4 +8,6 @@ mod tokenizer;
 
 pub use finder::find_subjects;
 pub use subject::{MAX_SUBJECTS, Subject, SubjectError};
-pub use tokenizer::{CONTEXT, Encoding, Tokenizer, TokenizerError, Truncated, Word};
+pub use tokenizer::{
+    CLIP_MERGES, CLIP_VOCAB, CONTEXT, Encoding, Tokenizer, TokenizerError, Truncated, Word,
+};

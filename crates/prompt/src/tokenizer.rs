@@ -17,6 +17,10 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 /// Tokens a CLIP text encoder takes.
 pub const CONTEXT: usize = 77;
+/// CLIP's `vocab.json`, the same for every Stable Diffusion.
+pub const CLIP_VOCAB: &[u8] = include_bytes!("../../../models/emoji/tokenizer/vocab.json");
+/// CLIP's `merges.txt`.
+pub const CLIP_MERGES: &[u8] = include_bytes!("../../../models/emoji/tokenizer/merges.txt");
 /// Between start and end of text.
 const CONTENT_MAX: usize = CONTEXT - 2;
 const START: &str = "<|startoftext|>";

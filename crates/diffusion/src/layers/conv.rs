@@ -1,12 +1,16 @@
 //! 2-D convolution with frozen weights, and nearest-neighbour upsampling.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor};
 
-use super::columns::Columns;
+use super::columns::{Columns, Geometry};
 use super::frozen::frozen;
 use crate::weights::Scope;
+
+/// Columns of one image at a time: at 1024x1024 pixels all of them would take 10 GB.
+const COLUMNS_BYTES_MAX: usize = 128 << 20;
 
 /// A square convolution, stride 1 or 2. Clones share the weights.
 #[derive(Clone)]
@@ -97,15 +101,27 @@ fn convolve(x: &Tensor, kernel: &Tensor, padding: usize, stride: usize) -> Resul
     // A product per image, straight into the place of the result; candle does not merge batches on
     // this side. Its own convolution lays out input and weights anew at every call.
     let (b, _, h, w) = x.dims4()?;
-    let columns = Columns { size, stride, padding };
-    let (height, width) = (columns.result(h), columns.result(w));
-    let columns = match (size, stride, padding) {
-        (1, 1, 0) => x.flatten_from(2)?,
-        _ => x.contiguous()?.apply_op1_no_bwd(&columns)?,
-    };
+    let geometry = Geometry { size, stride, padding };
+    let (height, width) = (geometry.result(h), geometry.result(w));
     let taps = cin * size * size;
     let kernel = kernel.reshape((1, cout, taps))?.broadcast_as((b, cout, taps))?;
-    kernel.matmul(&columns)?.reshape((b, cout, height, width))
+    if (size, stride, padding) == (1, 1, 0) {
+        return kernel.matmul(&x.flatten_from(2)?)?.reshape((b, cout, height, width));
+    }
+    let x = x.contiguous()?;
+    let bands: Vec<Tensor> = bands(height, taps * width * size_of::<f32>())
+        .map(|rows| kernel.matmul(&x.apply_op1_no_bwd(&Columns { geometry, rows })?))
+        .collect::<Result<_>>()?;
+    Tensor::cat(&bands, 2)?.reshape((b, cout, height, width))
+}
+
+/// Rows of the result in bands whose columns fit; a function of the shape of one image alone, since
+/// the shape of a product decides how its sums are split.
+fn bands(height: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let fit = (COLUMNS_BYTES_MAX / row_bytes.max(1)).max(1);
+    let count = height.div_ceil(fit).max(1);
+    let band = height.div_ceil(count).max(1);
+    (0..count).map(move |i| (i * band).min(height)..((i + 1) * band).min(height))
 }
 
 /// Puts `stride - 1` zeros behind each row and column and cuts to `size`.
@@ -162,6 +178,21 @@ mod tests {
             };
             assert!(difference(&gradient(&got), &gradient(&want)) < 1e-5, "{case:?}: gradient");
         }
+    }
+
+    /// Large enough for several bands; the seams must not show.
+    #[test]
+    fn a_large_convolution_is_made_in_bands() {
+        let (kernel, x) = (values(&[2, 8, 3, 3], 7), values(&[1, 8, 700, 900], 1));
+        assert!(bands(700, 8 * 9 * 900 * size_of::<f32>()).count() > 1);
+        for stride in [1, 2] {
+            let got = Conv2d::new(kernel.clone(), None, stride, 1).forward(&x).unwrap();
+            let want = x.conv2d(&kernel, 1, stride, 1, 1).unwrap();
+            assert!(difference(&got, &want) < 1e-5, "stride {stride}");
+        }
+        let all: Vec<usize> = bands(5, COLUMNS_BYTES_MAX / 2).flatten().collect();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
+        assert_eq!(bands(0, 1).flatten().count(), 0);
     }
 
     #[test]

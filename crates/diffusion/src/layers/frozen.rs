@@ -6,7 +6,9 @@
 use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var,
+};
 
 /// Gives `y` a place in the graph of `x`: the gradient of `x` will be `vjp(gradient of y)`.
 ///
@@ -20,6 +22,28 @@ where
         return Ok(y);
     }
     x.apply_op1(Frozen { y: Mutex::new(Some(y.contiguous()?)), vjp })
+}
+
+/// `f(x)`, of which nothing but `x` is kept: the backward computes it again.
+///
+/// # Errors
+/// If `f` fails, or its result does not depend on `x`.
+pub(crate) fn recomputed<F>(x: &Tensor, f: F) -> Result<Tensor>
+where
+    F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+{
+    let detached = x.detach();
+    let y = f(&detached)?;
+    frozen(x, y, move |gradient| {
+        let leaf = Var::from_tensor(&detached)?;
+        let y = f(leaf.as_tensor())?;
+        // The gradient of this sum by y is the gradient that came in, to the bit.
+        let mut store = (y * gradient)?.sum_all()?.backward()?;
+        match store.remove(leaf.as_tensor()) {
+            Some(gradient) => Ok(gradient.detach()),
+            None => candle_core::bail!("what is computed again does not depend on its input"),
+        }
+    })
 }
 
 struct Frozen<F> {

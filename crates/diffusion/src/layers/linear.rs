@@ -23,6 +23,11 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// Channels of the result.
+    pub(crate) fn width(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
     /// `[b, n, in]` to `[b, n, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = per_image(&x.detach(), &self.weight.t()?)?;

@@ -12,7 +12,7 @@ use super::row::Guided;
 use crate::error::{Error, Result};
 use crate::guidance::attend_and_excite::{Evaluation, Subjects};
 use crate::guidance::{Refining, step_size};
-use crate::unet::TextKeys;
+use crate::unet::Conditioning;
 
 /// Updates stop before this step if no threshold is due.
 fn due(run: &Run<'_>, row: usize, step: usize) -> Option<Due> {
@@ -27,6 +27,11 @@ fn due(run: &Run<'_>, row: usize, step: usize) -> Option<Due> {
     })
 }
 
+/// `latents * scale`, and the very same bits where the scale is 1.
+pub(super) fn scaled(latents: &Tensor, scale: f64) -> Result<Tensor> {
+    Ok(if scale == 1. { latents.clone() } else { (latents * scale)? })
+}
+
 struct Due {
     /// Whether the step ends with an update.
     updates: bool,
@@ -38,7 +43,10 @@ struct Due {
 struct Active {
     row: usize,
     due: Due,
+    /// As the UNet sees them.
     latents: Tensor,
+    /// Whether an update was made.
+    moved: bool,
     subjects: Subjects,
     /// `None` where the loss is 0.
     gradient: Option<Tensor>,
@@ -51,6 +59,7 @@ impl Active {
     fn update(&mut self) -> Result<()> {
         if let Some(gradient) = &self.gradient {
             self.latents = (&self.latents - (gradient * self.due.step_size)?)?;
+            self.moved = true;
         }
         Ok(())
     }
@@ -65,13 +74,18 @@ impl Active {
 
 impl Run<'_> {
     /// The latents `[4, h, w]` of every image after guidance, and what was done.
+    ///
+    /// Guidance works on the latents as the UNet sees them. Where a scheduler's are `s` times as
+    /// large, that is the update `z - a * s^2 * dL/dz` of its own latents: the step that PNDM would
+    /// make at the same noise.
     pub(super) fn guide(
         &self,
         step: usize,
-        timestep: u32,
+        timestep: f32,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Vec<Tensor>, Vec<Guided>)> {
         let mut latents: Vec<Tensor> = self.rows.iter().map(|row| row.latents.clone()).collect();
+        let scale = self.scheduler.input_scale(step);
         let mut guided = vec![Guided::none(); self.rows.len()];
         let mut active: Vec<Active> = Vec::new();
         for (r, row) in self.rows.iter().enumerate() {
@@ -79,7 +93,8 @@ impl Run<'_> {
                 active.push(Active {
                     row: r,
                     due,
-                    latents: row.latents.clone(),
+                    latents: scaled(&row.latents, scale)?,
+                    moved: false,
                     subjects: subjects.clone(),
                     gradient: None,
                     refining: None,
@@ -122,7 +137,9 @@ impl Run<'_> {
                 image.update()?;
             }
             image.guided.pieces = image.subjects.pieces();
-            latents[image.row] = image.latents;
+            if image.moved {
+                latents[image.row] = scaled(&image.latents, 1. / scale)?;
+            }
             guided[image.row] = image.guided;
         }
         Ok((latents, guided))
@@ -133,16 +150,16 @@ impl Run<'_> {
         &self,
         subset: &mut [&mut Active],
         step: usize,
-        timestep: u32,
+        timestep: f32,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<()> {
         if cancelled() {
             return Err(Error::Cancelled);
         }
         let unet = self.model.unet();
-        let keys: Vec<&TextKeys> =
+        let keys: Vec<&Conditioning> =
             subset.iter().map(|image| self.rows[image.row].conditional.as_ref()).collect();
-        let keys = TextKeys::batch(&keys)?;
+        let keys = Conditioning::batch(&keys)?;
         let latents: Vec<&Tensor> = subset.iter().map(|image| &image.latents).collect();
         // A fresh leaf for each pass; only it has a gradient, the conditional text and weights not.
         let leaf = Var::from_tensor(&Tensor::stack(&latents, 0)?)?;

@@ -6,24 +6,28 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use excite_jobs::{AttendAndExcite, Method, Spec};
 
-use super::{Outputs, initial_noise};
+use super::Outputs;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::guidance::attend_and_excite::Subjects;
 use crate::guidance::step_size;
 use crate::model::Model;
+use crate::noise::Generator;
+use crate::scheduler::Scheduler;
 use crate::trace::{Observed, Record, Step};
-use crate::unet::TextKeys;
+use crate::unet::Conditioning;
 
 /// One image in progress.
 pub(super) struct Row {
     pub(super) spec: Spec,
-    pub(super) conditional: Arc<TextKeys>,
-    pub(super) unconditional: Arc<TextKeys>,
+    pub(super) conditional: Arc<Conditioning>,
+    pub(super) unconditional: Arc<Conditioning>,
     /// `[77, d]`
     pub(super) text_states: Tensor,
-    /// `[4, h, w]`
+    /// `[4, h, w]`, of size 1.
     pub(super) noise: Tensor,
+    /// Draws what comes after the initial noise.
+    pub(super) generator: Generator,
     /// `[4, h, w]`
     pub(super) latents: Tensor,
     /// How subjects are scored; `None` where there are none.
@@ -50,22 +54,29 @@ impl Guided {
 /// Encodes each text once, however many images share it.
 pub(super) struct Texts<'m> {
     model: &'m Model,
-    seen: HashMap<String, (Tensor, Arc<TextKeys>)>,
+    /// Height and width of the images in pixels.
+    size: (usize, usize),
+    /// By text and whether it is a negative prompt.
+    seen: HashMap<(String, bool), (Tensor, Arc<Conditioning>)>,
 }
 
 impl<'m> Texts<'m> {
-    pub(super) fn new(model: &'m Model) -> Self {
-        Self { model, seen: HashMap::new() }
+    pub(super) fn new(model: &'m Model, size: (usize, usize)) -> Self {
+        Self { model, size, seen: HashMap::new() }
     }
 
-    fn get(&mut self, text: &str) -> Result<(Tensor, Arc<TextKeys>)> {
-        if let Some(known) = self.seen.get(text) {
+    fn get(&mut self, text: &str, negative: bool) -> Result<(Tensor, Arc<Conditioning>)> {
+        let key = (text.to_owned(), negative);
+        if let Some(known) = self.seen.get(&key) {
             return Ok(known.clone());
         }
-        let states = self.model.text_states(text)?;
-        let keys = Arc::new(self.model.unet().text_keys(&states)?);
-        let entry = (states.squeeze(0)?, keys);
-        self.seen.insert(text.to_owned(), entry.clone());
+        let text = match negative {
+            true => self.model.negative_text_states(text)?,
+            false => self.model.text_states(text)?,
+        };
+        let conditioning = Arc::new(self.model.unet().condition(&text, self.size)?);
+        let entry = (text.states.squeeze(0)?, conditioning);
+        self.seen.insert(key, entry.clone());
         Ok(entry)
     }
 }
@@ -75,10 +86,11 @@ impl Row {
         texts: &mut Texts<'_>,
         spec: &Spec,
         size: (usize, usize),
-        timesteps: &[u32],
+        scheduler: &Scheduler,
     ) -> Result<Self> {
-        let (text_states, conditional) = texts.get(&spec.prompt)?;
-        let (_, unconditional) = texts.get(&spec.negative_prompt)?;
+        let timesteps = scheduler.timesteps();
+        let (text_states, conditional) = texts.get(&spec.prompt, false)?;
+        let (_, unconditional) = texts.get(&spec.negative_prompt, true)?;
         let encoding = texts.model.encode(&spec.prompt)?;
         // Plain images are scored too (when maps are recorded), with the default constants.
         let default = AttendAndExcite::default();
@@ -91,13 +103,19 @@ impl Row {
             .transpose()?;
         let step_sizes = (0..timesteps.len())
             .map(|i| if guided { step_size(params, i, timesteps.len()) } else { f64::NAN });
-        let noise = initial_noise(spec.seed, size)?;
+        let mut generator = Generator::new(spec.noise, spec.seed);
+        let noise = generator.normal(&[4, size.0, size.1])?;
+        let latents = match scheduler.initial_scale() {
+            1. => noise.clone(),
+            scale => (&noise * scale)?,
+        };
         Ok(Self {
             conditional,
             unconditional,
             text_states,
-            latents: noise.clone(),
+            latents,
             noise,
+            generator,
             subjects,
             record: Record::new(timesteps, step_sizes.collect(), spec.subjects.len()),
             spec: spec.clone(),
@@ -134,7 +152,7 @@ impl Row {
     /// Ends a step.
     pub(super) fn keep(
         &mut self,
-        latents: Tensor,
+        (latents, generator): (Tensor, Generator),
         guided: Guided,
         observed: Option<Observed>,
         outputs: Outputs,
@@ -144,7 +162,7 @@ impl Row {
         }
         let kept = outputs.latents.then(|| latents.clone());
         self.record.keep(guided.step, observed, kept);
-        self.latents = latents;
+        (self.latents, self.generator) = (latents, generator);
     }
 
     pub(super) fn checkpoint(
@@ -163,8 +181,20 @@ impl Row {
         )
     }
 
-    pub(super) fn restore(&mut self, checkpoint: &Checkpoint, outputs: Outputs) -> Result<()> {
+    /// Takes the state of a checkpoint; `draws` says whether each step drew noise.
+    pub(super) fn restore(
+        &mut self,
+        checkpoint: &Checkpoint,
+        draws: bool,
+        outputs: Outputs,
+    ) -> Result<()> {
         checkpoint.require(&self.spec, self.latents.dims())?;
+        if draws {
+            // The stream of noise follows from the seed: what was drawn is drawn again.
+            for _ in 0..checkpoint.next_step() {
+                self.generator.normal(self.latents.dims())?;
+            }
+        }
         self.latents = checkpoint.latents()?;
         if let Some(subjects) = &mut self.subjects {
             subjects.restore(&checkpoint.pieces()?);

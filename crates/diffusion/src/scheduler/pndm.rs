@@ -7,6 +7,7 @@
 use candle_core::Tensor;
 
 use super::Schedule;
+use super::config::Prediction;
 use crate::error::Result;
 
 /// Past predictions kept between steps; the newest comes last.
@@ -16,7 +17,7 @@ const HISTORY: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Pndm {
     schedule: Schedule,
-    timesteps: Vec<u32>,
+    timesteps: Vec<f32>,
     /// At most [`HISTORY`] past noise predictions, oldest first.
     past: Vec<Tensor>,
     /// The latents before step 0, from which step 1 starts again.
@@ -24,20 +25,20 @@ pub struct Pndm {
 }
 
 impl Pndm {
-    pub(super) fn new(schedule: Schedule, base: &[u32]) -> Self {
-        let mut timesteps: Vec<u32> = base.iter().rev().copied().collect();
+    pub(super) fn new(schedule: Schedule, times: Vec<f64>) -> Self {
+        let mut timesteps: Vec<f32> = times.into_iter().map(|time| time as f32).collect();
         if timesteps.len() > 1 {
             timesteps.insert(1, timesteps[1]);
         }
         Self { schedule, timesteps, past: Vec::new(), sample: None }
     }
 
-    pub(super) fn timesteps(&self) -> &[u32] {
+    pub(super) fn timesteps(&self) -> &[f32] {
         &self.timesteps
     }
 
     pub(super) fn step(&mut self, step: usize, noise: &Tensor, latents: &Tensor) -> Result<Tensor> {
-        let t = i64::from(self.timesteps[step]);
+        let t = self.timesteps[step] as i64;
         let before = t - self.schedule.ratio;
         if step == 1 {
             // The second visit: from the saved latents, with the mean of both predictions.
@@ -69,6 +70,11 @@ impl Pndm {
     /// Equation 9 of the PNDM paper: from timestep `t` to `before`.
     fn transfer(&self, latents: &Tensor, noise: &Tensor, t: i64, before: i64) -> Result<Tensor> {
         let (now, then) = (self.schedule.alpha(t), self.schedule.alpha(before));
+        // What is averaged over the steps is the prediction itself, whatever it means.
+        let noise = match self.schedule.prediction {
+            Prediction::Noise => noise,
+            Prediction::Velocity => &((noise * now.sqrt())? + (latents * (1. - now).sqrt())?)?,
+        };
         let scale = (then / now).sqrt();
         let divisor = now * (1. - then).sqrt() + (now * (1. - now) * then).sqrt();
         Ok(((latents * scale)? - (noise * ((then - now) / divisor))?)?)
@@ -101,10 +107,10 @@ mod tests {
         let scheduler = config().scheduler(SchedulerName::Pndm, 50).unwrap();
         let timesteps = scheduler.timesteps();
         assert_eq!(timesteps.len(), 51);
-        assert_eq!(timesteps[..5], [981, 961, 961, 941, 921]);
-        assert_eq!((timesteps[10], timesteps[20], timesteps[24]), (801, 601, 521));
-        assert_eq!(timesteps[49..], [21, 1]);
-        for (steps, want) in [(1, vec![1]), (2, vec![501, 1, 1])] {
+        assert_eq!(timesteps[..5], [981., 961., 961., 941., 921.]);
+        assert_eq!((timesteps[10], timesteps[20], timesteps[24]), (801., 601., 521.));
+        assert_eq!(timesteps[49..], [21., 1.]);
+        for (steps, want) in [(1, vec![1.]), (2, vec![501., 1., 1.])] {
             let scheduler = config().scheduler(SchedulerName::Pndm, steps).unwrap();
             assert_eq!(scheduler.timesteps(), want);
         }
@@ -124,7 +130,7 @@ mod tests {
             1.499_226_7,
         ];
         for (step, want) in want.into_iter().enumerate() {
-            z = scheduler.step(step, &scalar(0.1 * (step + 1) as f64), &z).unwrap();
+            z = scheduler.step(step, &scalar(0.1 * (step + 1) as f64), &z, None).unwrap();
             let got = z.to_scalar::<f32>().unwrap();
             assert!((got - want).abs() < 3e-6, "call {step}: {got}, not {want}");
         }
@@ -146,9 +152,9 @@ mod tests {
                     resumed = Some((fresh, z.clone()));
                 }
                 let noise = scalar((step as f64).sin());
-                z = whole.step(step, &noise, &z).unwrap();
+                z = whole.step(step, &noise, &z, None).unwrap();
                 if let Some((fresh, other)) = &mut resumed {
-                    *other = fresh.step(step, &noise, other).unwrap();
+                    *other = fresh.step(step, &noise, other, None).unwrap();
                 }
             }
             let (_, other) = resumed.unwrap();

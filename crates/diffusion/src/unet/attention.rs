@@ -1,13 +1,15 @@
 //! The transformer of a UNet level: self-attention, cross-attention with capture, feed-forward.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use candle_core::{D, Result, Tensor};
 
 use super::config::Level;
-use super::{Capture, TextKeys};
+use super::{Capture, Conditioning};
 use crate::layers::{
-    GroupNorm, LayerNorm, Linear, attend, attend_gradients, frozen, matmul_frozen, softmax,
+    GroupNorm, LayerNorm, Linear, attend, attend_gradients, frozen, matmul_frozen, recomputed,
+    softmax,
 };
 use crate::weights::Scope;
 
@@ -18,9 +20,15 @@ pub(super) type Flow = ControlFlow<(), Tensor>;
 pub(super) struct Transformer {
     norm: GroupNorm,
     proj_in: Linear,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     proj_out: Linear,
+    /// What a block needs for its gradient is not kept but computed again: the ten blocks a
+    /// transformer of SDXL would keep 13 GB. Bits do not depend on it.
+    recompute: bool,
 }
+
+/// Keys and values of a text for one cross-attention.
+type TextKeys<'a> = (&'a Tensor, &'a Tensor);
 
 struct Block {
     norm1: LayerNorm,
@@ -66,7 +74,9 @@ impl Transformer {
     pub(super) fn load(scope: &Scope<'_>, place: &mut Place<'_>) -> crate::Result<Self> {
         let channels = place.config.channels;
         let blocks = (0..place.config.transformer_layers)
-            .map(|i| Block::load(&scope.at(&format!("transformer_blocks.{i}")), place))
+            .map(|i| {
+                Block::load(&scope.at(&format!("transformer_blocks.{i}")), place).map(Arc::new)
+            })
             .collect::<crate::Result<_>>()?;
         Ok(Self {
             // This norm's epsilon is fixed in diffusers, whatever `norm_eps` says.
@@ -74,6 +84,7 @@ impl Transformer {
             proj_in: Linear::load(&scope.at("proj_in"), (channels, channels))?,
             blocks,
             proj_out: Linear::load(&scope.at("proj_out"), (channels, channels))?,
+            recompute: place.config.transformer_layers > 1,
         })
     }
 
@@ -81,7 +92,7 @@ impl Transformer {
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        keys: &TextKeys,
+        conditioning: &Conditioning,
         capture: &mut Capture,
     ) -> Result<Flow> {
         let (b, c, h, w) = x.dims4()?;
@@ -89,7 +100,12 @@ impl Transformer {
         let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let mut y = self.proj_in.forward(&pixels)?;
         for block in &self.blocks {
-            match block.forward(&y, keys, capture)? {
+            let keys = conditioning.of(block.attn2.index)?;
+            let flow = match self.recompute && y.track_op() {
+                true => block.recomputed(&y, keys, capture)?,
+                false => block.forward(&y, keys, capture)?,
+            };
+            match flow {
                 ControlFlow::Continue(next) => y = next,
                 ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
             }
@@ -119,7 +135,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, keys: &TextKeys, capture: &mut Capture) -> Result<Flow> {
+    fn forward(&self, x: &Tensor, keys: TextKeys<'_>, capture: &mut Capture) -> Result<Flow> {
         let x = (self.attn1.forward(&self.norm1.forward(x)?)? + x)?;
         let attended = match self.attn2.forward(&self.norm2.forward(&x)?, keys, capture)? {
             ControlFlow::Continue(attended) => attended,
@@ -131,6 +147,37 @@ impl Block {
         let gate = h.narrow(D::Minus1, half, half)?.contiguous()?.gelu_erf()?;
         let h = (h.narrow(D::Minus1, 0, half)? * gate)?;
         Ok(ControlFlow::Continue((self.ff_out.forward(&h)? + x)?))
+    }
+
+    /// As [`Block::forward`], with `x` as all that is kept for the gradient.
+    fn recomputed(
+        self: &Arc<Self>,
+        x: &Tensor,
+        (key, value): TextKeys<'_>,
+        capture: &mut Capture,
+    ) -> Result<Flow> {
+        let (block, keys) = (self.clone(), (key.clone(), value.clone()));
+        let only = capture.only_next(self.attn2.level);
+        let wanted = only.level.is_some();
+        // Output and map side by side on the last axis, since a node of the graph has one result.
+        let both = recomputed(x, move |x| {
+            let mut capture = only.clone();
+            match (block.forward(x, (&keys.0, &keys.1), &mut capture)?, capture.maps.pop()) {
+                (ControlFlow::Continue(y), Some(map)) => Tensor::cat(&[y, map], 2),
+                (ControlFlow::Continue(y), None) => Ok(y),
+                (ControlFlow::Break(()), Some(map)) => Ok(map),
+                (ControlFlow::Break(()), None) => candle_core::bail!("the UNet stopped for no map"),
+            }
+        })?;
+        if !wanted {
+            return Ok(ControlFlow::Continue(both));
+        }
+        let (width, channels) = (both.dim(2)?, x.dim(2)?);
+        if width < channels + key.dim(3)? {
+            return capture.keep(both).map(|_| ControlFlow::Break(()));
+        }
+        let _ = capture.keep(both.narrow(2, channels, width - channels)?)?;
+        Ok(ControlFlow::Continue(both.narrow(2, 0, channels)?.contiguous()?))
     }
 }
 
@@ -193,8 +240,12 @@ impl CrossAttention {
         Ok((key, value))
     }
 
-    fn forward(&self, x: &Tensor, keys: &TextKeys, capture: &mut Capture) -> Result<Flow> {
-        let (key, value) = keys.of(self.index)?;
+    fn forward(
+        &self,
+        x: &Tensor,
+        (key, value): TextKeys<'_>,
+        capture: &mut Capture,
+    ) -> Result<Flow> {
         let query = split_heads(&self.query.forward(x)?, self.heads)?;
         let probabilities = softmax(&matmul_frozen(&query, key)?)?;
         if capture.take(self.level, &probabilities)?.is_break() {

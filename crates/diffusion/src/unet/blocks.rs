@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::attention::{Flow, Place, Transformer};
 use super::config::{Config, Level};
-use super::{Capture, TextKeys};
+use super::{Capture, Conditioning};
 use crate::layers::{Conv2d, GroupNorm, Linear, upsample_nearest};
 use crate::weights::Scope;
 
@@ -40,13 +40,14 @@ impl Resnet {
         })
     }
 
-    /// `x` `[b, in, h, w]`, `time` `[1, 1, t]` (after its activation) to `[b, out, h, w]`.
+    /// `x` `[b, in, h, w]`, `time` `[1, 1, t]` or `[b, 1, t]` (after its activation) to
+    /// `[b, out, h, w]`.
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let mut h = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
         if let (Some(projection), Some(time)) = (&self.time, time) {
-            // One row for the whole batch: a product with one row and one with many rows sum in a
-            // different order, and all images share the timestep anyway.
-            let shift = projection.forward(time)?.reshape((1, (), 1, 1))?;
+            // One row at a time: a product with one row and one with many rows sum in a different
+            // order. Where images share the timestep and no more is known of them, once for all.
+            let shift = projection.forward(time)?.reshape((time.dim(0)?, (), 1, 1))?;
             h = h.broadcast_add(&shift)?;
         }
         let h = self.conv2.forward(&self.norm2.forward(&h)?.silu()?)?;
@@ -60,7 +61,7 @@ impl Resnet {
 /// What every block gets in a pass.
 pub(super) struct Pass<'a> {
     pub(super) time: &'a Tensor,
-    pub(super) keys: &'a TextKeys,
+    pub(super) conditioning: &'a Conditioning,
 }
 
 /// A down or up block, or the middle: resnets, each with its transformer if the level has them.
@@ -212,7 +213,7 @@ impl Stage {
     fn layer(&self, j: usize, x: &Tensor, pass: &Pass<'_>, capture: &mut Capture) -> Result<Flow> {
         let x = self.resnets[j].forward(x, Some(pass.time))?;
         match self.transformers.get(j) {
-            Some(transformer) => transformer.forward(&x, pass.keys, capture),
+            Some(transformer) => transformer.forward(&x, pass.conditioning, capture),
             None => Ok(ControlFlow::Continue(x)),
         }
     }

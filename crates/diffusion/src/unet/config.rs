@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::added::SIZES;
 use crate::error::{Error, Result};
 
 pub(super) const FILE: &str = "unet/config.json";
@@ -52,6 +53,12 @@ struct File {
     flip_sin_to_cos: bool,
     #[serde(default)]
     freq_shift: f64,
+    #[serde(default)]
+    addition_embed_type: Option<String>,
+    #[serde(default)]
+    addition_time_embed_dim: Option<usize>,
+    #[serde(default)]
+    projection_class_embeddings_input_dim: Option<usize>,
     #[serde(flatten)]
     rest: serde_json::Map<String, Value>,
 }
@@ -95,6 +102,18 @@ pub(crate) struct Config {
     pub(crate) eps: f64,
     pub(crate) flip_sin_to_cos: bool,
     pub(crate) freq_shift: f64,
+    pub(crate) added: Option<Added>,
+}
+
+/// SDXL's further conditioning (`addition_embed_type` is `text_time`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added {
+    /// Channels of the pooled text.
+    pub(crate) pooled: usize,
+    /// Channels of each size.
+    pub(crate) channels: usize,
+    pub(crate) cosines_first: bool,
+    pub(crate) shift: f64,
 }
 
 /// Fields that must have one value (or be absent or null), because only that is computed.
@@ -107,7 +126,6 @@ const FIXED: &[(&str, &str)] = &[
     ("only_cross_attention", "false"),
     ("class_embed_type", "null"),
     ("num_class_embeds", "null"),
-    ("addition_embed_type", "null"),
     ("encoder_hid_dim", "null"),
     ("encoder_hid_dim_type", "null"),
     ("time_embedding_type", "\"positional\""),
@@ -160,6 +178,7 @@ impl Config {
             eps: file.norm_eps,
             flip_sin_to_cos: file.flip_sin_to_cos,
             freq_shift: file.freq_shift,
+            added: file.added()?,
         };
         config.check_divisions()?;
         Ok(config)
@@ -205,6 +224,30 @@ impl Config {
 }
 
 impl File {
+    fn added(&self) -> Result<Option<Added>> {
+        match self.addition_embed_type.as_deref() {
+            None => return Ok(None),
+            Some("text_time") => {}
+            Some(other) => {
+                let found = format!("`{other}`");
+                return Err(unsupported("addition_embed_type", found, "null or text_time"));
+            }
+        }
+        let wrong = |message: &str| Error::Config { file: FILE.into(), message: message.into() };
+        let channels = self.addition_time_embed_dim.filter(|n| *n > 0 && n.is_multiple_of(2));
+        let channels = channels
+            .ok_or_else(|| wrong("`addition_time_embed_dim` is missing, or no even number"))?;
+        let field = "projection_class_embeddings_input_dim";
+        let input = self.projection_class_embeddings_input_dim.unwrap_or(0);
+        let pooled = input.checked_sub(SIZES * channels).filter(|pooled| *pooled > 0);
+        let pooled = pooled.ok_or_else(|| {
+            let sizes = SIZES * channels;
+            wrong(&format!("`{field}` is {input}, too little for sizes ({sizes}) and pooled text"))
+        })?;
+        let (cosines_first, shift) = (self.flip_sin_to_cos, self.freq_shift);
+        Ok(Some(Added { pooled, channels, cosines_first, shift }))
+    }
+
     fn levels(&self) -> Result<Vec<Level>> {
         let wrong = |message: String| Error::Config { file: FILE.into(), message };
         let count = self.block_out_channels.len();
@@ -297,7 +340,7 @@ mod tests {
         for (field, value) in [
             ("act_fn", Value::from("gelu")),
             ("resnet_time_scale_shift", Value::from("scale_shift")),
-            ("addition_embed_type", Value::from("text_time")),
+            ("addition_embed_type", Value::from("image")),
             ("mid_block_type", Value::from("UNetMidBlock2D")),
             ("only_cross_attention", Value::from(true)),
             ("in_channels", Value::from(9)),
@@ -316,6 +359,7 @@ mod tests {
             ("norm_num_groups", Value::from(7)),
             ("block_out_channels", Value::from(Vec::<u64>::new())),
             ("block_out_channels", Value::from(vec![64])),
+            ("addition_embed_type", Value::from("text_time")),
         ] {
             let error = Config::parse(&edited(field, value)).unwrap_err();
             assert!(matches!(error, Error::Config { .. }), "{field}: {error}");

@@ -130,7 +130,7 @@ fn tensors_that_do_not_fit_are_named_with_their_shapes() {
 fn another_kind_of_model_is_refused_with_its_remedy() {
     for (file, field, value) in [
         ("model_index.json", "_class_name", "FluxPipeline"),
-        ("model_index.json", "_class_name", "StableDiffusionXLPipeline"),
+        ("model_index.json", "_class_name", "StableDiffusion3Pipeline"),
         ("scheduler/scheduler_config.json", "prediction_type", "sample"),
         ("text_encoder/config.json", "hidden_act", "relu"),
         ("unet/config.json", "mid_block_type", "UNetMidBlock2D"),

@@ -1,15 +1,15 @@
 //! The gradient of the loss with respect to the latents against central differences, at three
 //! steps of a real run.
 
-use candle_core::{Device, Tensor, Var};
-use excite_diffusion::{Outputs, Run, Subjects, torch_cpu};
-use excite_jobs::{Method, Spec};
+use candle_core::{Tensor, Var};
+use excite_diffusion::{Generator, Outputs, Run, Subjects};
+use excite_jobs::{Method, Noise, Spec};
 
 use crate::{emoji, never, specs};
 
 struct Loss {
     spec: Spec,
-    timestep: u32,
+    timestep: f32,
 }
 
 impl Loss {
@@ -18,8 +18,8 @@ impl Loss {
         let Method::AttendAndExcite(params) = &self.spec.method else { panic!("not guided") };
         let eot = model.encode(&self.spec.prompt).unwrap().eot;
         let states = model.text_states(&self.spec.prompt).unwrap();
-        let keys = model.unet().text_keys(&states).unwrap();
-        let map = model.unet().map(latents, self.timestep, &keys).unwrap().get(0).unwrap();
+        let conditioning = model.unet().condition(&states, (128, 128)).unwrap();
+        let map = model.unet().map(latents, self.timestep, &conditioning).unwrap().get(0).unwrap();
         let mut subjects = Subjects::new(params, &self.spec.subjects, eot).unwrap();
         let size = model.unet().map_size((16, 16));
         subjects.evaluate(&map, size).unwrap().tensor.unwrap()
@@ -67,7 +67,7 @@ fn the_gradient_is_the_slope_of_the_loss() {
         let length = dot(&gradient, &gradient).sqrt();
         assert!(length > 1e-3, "step {step}: {length}");
         // Downhill, and along noise: a wrong part of the gradient shows in one of them.
-        let noise = |seed| Tensor::from_vec(torch_cpu(seed, 1024), (1, 4, 16, 16), &Device::Cpu);
+        let noise = |seed| Generator::new(Noise::TorchCpu, seed).normal(&[1, 4, 16, 16]);
         let mut directions = vec![unit(&gradient)];
         directions.extend([1, 2, 3].map(|seed| unit(&noise(seed).unwrap())));
         for (i, direction) in directions.iter().enumerate() {
