@@ -105,9 +105,10 @@ def main():
             print(line, flush=True)
 
     case = {"prompt": PROMPT, "indices": INDICES, "seed": SEED, "steps": STEPS, "guidance": GUIDANCE_SCALE, "kept": KEPT}
+    case["versions"] = common.versions()  # one key in the file: safetensors shuffles them
     path = args.golden / "emoji_schedulers.safetensors"
     tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, path, {"versions": json.dumps(common.versions()), "case": json.dumps(case)})
+    save_file(tensors, path, {"case": json.dumps(case)})
     print(f"wrote {path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
