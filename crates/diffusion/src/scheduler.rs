@@ -189,6 +189,61 @@ mod tests {
         }
     }
 
+    #[derive(serde::Deserialize)]
+    struct Reference {
+        class: String,
+        config: serde_json::Map<String, Value>,
+        steps: u32,
+        timesteps: Vec<f64>,
+        init_noise_sigma: f64,
+        scales: Vec<f64>,
+        outputs: Vec<Vec<f32>>,
+    }
+
+    /// Every option that a file can choose, over whole runs whose predictions are sines, beside
+    /// diffusers (`tests/peers/make_scheduler_golden.py`).
+    #[test]
+    fn schedulers_are_those_of_diffusers() {
+        let path = "/../../tests/peers/golden/schedulers.json";
+        let text = std::fs::read(format!("{}{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let rows: Vec<Reference> = serde_json::from_slice(&text).unwrap();
+        assert!(rows.len() > 50, "{}", rows.len());
+        let tensor = |f: &dyn Fn(f64) -> f64| {
+            let values: Vec<f32> = (0..16).map(|j| f(f64::from(j)) as f32).collect();
+            Tensor::from_vec(values, (1, 4, 2, 2), &candle_core::Device::Cpu).unwrap()
+        };
+        for (number, mut row) in rows.into_iter().enumerate() {
+            let what = format!("row {number}: {} {} {:?}", row.class, row.steps, row.config);
+            // A file of another class, as `from_config` takes it: the class is what is asked for.
+            row.config.insert("_class_name".into(), row.class.clone().into());
+            let config = SchedulerConfig::parse(&serde_json::to_vec(&row.config).unwrap());
+            let config = config.unwrap_or_else(|e| panic!("{what}: {e}"));
+            let mut scheduler = config.scheduler(config.default_name(), row.steps).unwrap();
+            let near = |got: f64, want: f64, of: f64| (got - want).abs() < 2e-5 * of.max(1.);
+            let timesteps: Vec<f64> = scheduler.timesteps().iter().map(|&t| t.into()).collect();
+            assert_eq!(timesteps.len(), row.timesteps.len(), "{what}");
+            for (got, want) in timesteps.iter().zip(&row.timesteps) {
+                assert!(near(*got, *want, *want), "{what}: timestep {got}, not {want}");
+            }
+            let scale = scheduler.initial_scale();
+            assert!(near(scale, row.init_noise_sigma, scale), "{what}: {scale}");
+            let mut z = (tensor(&|j| (0.9 * j).cos()) * scale).unwrap();
+            for (k, want) in row.outputs.iter().enumerate() {
+                assert!(near(scheduler.input_scale(k), row.scales[k], 1.), "{what}: call {k}");
+                let call = k as f64;
+                let prediction = tensor(&|j| (0.7 * j + 1.3 * call).sin());
+                let noise = tensor(&|j| (2.1 * j + 0.4 * call + 0.5).sin());
+                z = scheduler.step(k, &prediction, &z, Some(&noise)).unwrap();
+                let got = z.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let largest = want.iter().fold(0f32, |max, v| max.max(v.abs()));
+                for (got, want) in got.iter().zip(want) {
+                    let same = near((*got).into(), (*want).into(), largest.into());
+                    assert!(same, "{what}: call {k}: {got}, not {want}");
+                }
+            }
+        }
+    }
+
     /// An option of one scheduler does not stand in another's way, but is not forgotten either.
     #[test]
     fn an_option_counts_where_it_means_something() {

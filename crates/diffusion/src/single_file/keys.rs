@@ -217,3 +217,84 @@ fn text(component: &'static str, key: &str, cut: bool, shape: &[usize]) -> Vec<P
     }
     Vec::new()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The tables are what diffusers' own converters do (`tests/peers/single_file.py`).
+    #[test]
+    fn keys_become_those_of_diffusers() {
+        for (family, table) in
+            [(Family::Sd1, "sd14"), (Family::Sd2, "sd21"), (Family::Sdxl, "sdxl")]
+        {
+            let path = format!("/../../tests/peers/golden/original_{table}.tsv");
+            let path = format!("{}{path}", env!("CARGO_MANIFEST_DIR"));
+            let table = std::fs::read_to_string(path).unwrap();
+            let rows: Vec<Vec<&str>> =
+                table.lines().map(|line| line.split('\t').collect()).collect();
+            assert!(rows.len() > 1000, "{}", rows.len());
+            let got: BTreeSet<String> = rows
+                .iter()
+                .map(|row| row[0])
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .flat_map(|key| {
+                    let places = translate(family, key, &[3, 3]);
+                    assert!(!places.is_empty(), "{family:?}: {key}");
+                    places.into_iter().map(move |place| {
+                        let part = match place.part {
+                            Part::Whole => "whole".to_owned(),
+                            Part::Third(third) => format!("third {third}"),
+                            Part::Transposed => "transposed".to_owned(),
+                        };
+                        format!("{key} {}/{} {part}", place.component, place.key)
+                    })
+                })
+                .collect();
+            let want: BTreeSet<String> = rows
+                .iter()
+                .map(|row| {
+                    let part = match row[2].split_once(' ') {
+                        Some(("rows", range)) => {
+                            let (from, to) = range.split_once("..").unwrap();
+                            let (from, to): (usize, usize) =
+                                (from.parse().unwrap(), to.parse().unwrap());
+                            format!("third {}", from / (to - from))
+                        }
+                        _ if row[2] == "transpose" => "transposed".to_owned(),
+                        _ => "whole".to_owned(),
+                    };
+                    format!("{} {} {part}", row[0], row[1])
+                })
+                .collect();
+            let missing: Vec<_> = want.difference(&got).take(3).collect();
+            let extra: Vec<_> = got.difference(&want).take(3).collect();
+            assert!(got == want, "{family:?}: not {missing:?}, but {extra:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_network_uses_is_left_out() {
+        for (family, key) in [
+            (Family::Sd1, "alphas_cumprod"),
+            (Family::Sd1, "model_ema.decay"),
+            (Family::Sd1, "first_stage_model.loss.logvar"),
+            (Family::Sd2, "cond_stage_model.model.transformer.resblocks.23.ln_1.weight"),
+            (Family::Sd2, "cond_stage_model.model.text_projection"),
+            (Family::Sd2, "cond_stage_model.model.logit_scale"),
+            (Family::Sdxl, "conditioner.embedders.1.model.logit_scale"),
+        ] {
+            assert_eq!(translate(family, key, &[1]), [], "{key}");
+        }
+    }
+
+    #[test]
+    fn early_files_lack_a_prefix() {
+        let key = "cond_stage_model.transformer.embeddings.token_embedding.weight";
+        let places = translate(Family::Sd1, key, &[49408, 768]);
+        assert_eq!(places[0].key, "text_model.embeddings.token_embedding.weight");
+    }
+}

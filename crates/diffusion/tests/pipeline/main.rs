@@ -5,9 +5,13 @@
 #![expect(clippy::print_stdout, reason = "differences are shown with --nocapture")]
 
 mod broken_models;
+mod checkpoints;
+mod forms;
+mod formula;
 mod golden;
 mod gradient;
 mod same_bytes;
+mod schedulers;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
