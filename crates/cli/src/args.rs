@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use excite_jobs::{Line, MethodName, SchedulerName, SubjectRequest};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use excite_jobs::{Line, MethodName, Noise, SchedulerName, SubjectRequest};
 use serde_json::{Map, Value};
 
 use crate::models::BUNDLED;
@@ -23,6 +23,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     Explain(ExplainArgs),
+    #[command(subcommand)]
+    Model(ModelCommand),
+    Parity(ParityArgs),
 }
 
 impl Cli {
@@ -30,6 +33,10 @@ impl Cli {
         match &self.command {
             Command::Generate(args) => args.json,
             Command::Explain(args) => args.json,
+            Command::Model(ModelCommand::List(args)) => args.json,
+            Command::Model(ModelCommand::Show(args) | ModelCommand::Check(args)) => args.json,
+            Command::Model(ModelCommand::Pull(args)) => args.json,
+            Command::Parity(args) => args.json,
         }
     }
 }
@@ -42,8 +49,8 @@ Examples:
   excite generate --file prompts.jsonl --out images --batch-size 8 --json
 
 A file of jobs (.jsonl) has one JSON object a line, with the fields prompt, negative_prompt,
-subjects, seed or seeds, width, height, steps, guidance_scale, scheduler, method, method_params,
-custom_id and labels. What a line leaves out comes from the options.
+subjects, seed or seeds, noise, width, height, steps, guidance_scale, scheduler, method,
+method_params, custom_id and labels. What a line leaves out comes from the options.
 
 Each image is written as NAME.png with its settings inside, and NAME.json with its losses. A rerun
 makes only what is missing.
@@ -62,7 +69,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 
-    /// Folder of a model in diffusers layout, or `emoji` for the bundled one
+    /// A model: a name that `excite model list` shows, a folder in diffusers layout, or a
+    /// .safetensors file in the original layout
     #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
     pub(crate) model: String,
 
@@ -86,9 +94,14 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     pub(crate) method_params: Option<JsonObject>,
 
-    /// pndm or ddim [default: the model's]
+    /// pndm, ddim, euler, euler_karras, euler_ancestral, dpmpp_2m or dpmpp_2m_karras
+    /// [default: the model's]
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<SchedulerName>,
+
+    /// Which generator draws the noise: torch_cpu, or philox as on a GPU [default: torch_cpu]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) noise: Option<Noise>,
 
     /// Pixels, as 128 or 128x192 (width x height) [default: the model's]
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -151,6 +164,7 @@ impl GenerateArgs {
             steps: self.steps,
             guidance_scale: self.guidance_scale,
             scheduler: self.scheduler,
+            noise: self.noise,
             method: self.method,
             method_params: self.method_params.clone().map(|JsonObject(map)| map),
             ..Line::default()
@@ -174,7 +188,7 @@ pub(crate) struct ExplainArgs {
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
 
-    /// Folder of the model, if the image has to be made again
+    /// The model, if the image has to be made again
     #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
     pub(crate) model: String,
 
@@ -183,6 +197,113 @@ pub(crate) struct ExplainArgs {
     pub(crate) chart: Option<PathBuf>,
 
     /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List, look at, check and fetch models
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    List(ModelListArgs),
+    /// Print what a model is: family, sizes, scheduler, memory
+    Show(ModelArgs),
+    /// Check every file and every tensor of a model
+    Check(ModelArgs),
+    Pull(PullArgs),
+}
+
+/// List the models that `--model` knows by name
+#[derive(Debug, Args)]
+pub(crate) struct ModelListArgs {
+    /// Print one JSON object a line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const MODEL_EXAMPLES: &str = "\
+Examples:
+  excite model show emoji
+  excite model show stable-diffusion-v1-4 --json
+  excite model check ~/models/v1-5-pruned-emaonly.safetensors
+
+`show` reads configurations and file headers. `check` compares every file with what was fetched and
+loads every tensor, as a run would: it needs the model's memory.";
+
+/// A model to look at.
+#[derive(Debug, Args)]
+#[command(after_help = MODEL_EXAMPLES)]
+pub(crate) struct ModelArgs {
+    /// A name that `excite model list` shows, a folder, or a .safetensors file
+    #[arg(value_name = "MODEL", default_value = BUNDLED)]
+    pub(crate) model: String,
+
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const PULL_EXAMPLES: &str = "\
+Examples:
+  excite model pull CompVis/stable-diffusion-v1-4
+  excite model pull stabilityai/stable-diffusion-xl-base-1.0 --precision f16 --name sdxl
+  excite model pull OWNER/NAME --file model.safetensors
+
+Downloads go on where they stopped, and every file is checked against its SHA-256. HF_TOKEN is the
+token for repositories that ask for one, HF_ENDPOINT another server than huggingface.co. Models are
+kept in EXCITE_MODELS, by default ~/.local/share/excite/models.";
+
+/// Fetch a model in Hugging Face layout
+#[derive(Debug, Args)]
+#[command(after_help = PULL_EXAMPLES)]
+pub(crate) struct PullArgs {
+    /// Repository, as `owner/name`
+    #[arg(value_name = "REPO")]
+    pub(crate) repository: String,
+
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REVISION", default_value = "main")]
+    pub(crate) revision: String,
+
+    /// What `--model` will call it [default: the repository's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Weights to prefer where there are both: f32, or f16 for half the download
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "f32")]
+    pub(crate) precision: Precision,
+
+    /// Only this file, such as a single-file checkpoint; can be given several times
+    #[arg(long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Number format of the weights to fetch.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+}
+
+const PARITY_EXAMPLES: &str = "\
+Examples:
+  excite parity                          # the bundled model replays seven runs of diffusers
+  excite parity stable-diffusion-v1-4    # the 25 published losses beside ours
+
+Exit status: 0 if the numbers agree or there are none to compare with, 1 if they differ.";
+
+/// Prove that a checkpoint gives the numbers of the references
+#[derive(Debug, Args)]
+#[command(after_help = PARITY_EXAMPLES)]
+pub(crate) struct ParityArgs {
+    /// A name that `excite model list` shows, a folder, or a .safetensors file
+    #[arg(value_name = "MODEL", default_value = BUNDLED)]
+    pub(crate) model: String,
+
+    /// Print one JSON object a line instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }

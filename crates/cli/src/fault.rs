@@ -99,14 +99,30 @@ impl From<excite_diffusion::Error> for Fault {
             excite_diffusion::Error::Cancelled => Status::Interrupted,
             _ => Status::Failed,
         };
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(next) = cause {
-            message.push_str(&format!(": {next}"));
-            cause = next.source();
-        }
-        Self::new(status, code, message, remedy)
+        Self::new(status, code, with_causes(&error), remedy)
     }
+}
+
+impl From<excite_hub::Error> for Fault {
+    fn from(error: excite_hub::Error) -> Self {
+        let (code, remedy) = error.advice();
+        let status = match error {
+            excite_hub::Error::Cancelled => Status::Interrupted,
+            _ => Status::Failed,
+        };
+        Self::new(status, code, with_causes(&error), remedy)
+    }
+}
+
+/// An error's message and those of its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        message.push_str(&format!(": {next}"));
+        cause = next.source();
+    }
+    message
 }
 
 impl From<LineError> for Fault {

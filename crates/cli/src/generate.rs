@@ -17,8 +17,9 @@ use serde_json::json;
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
+use crate::model::bytes;
 use crate::printer::Printer;
-use crate::{files, models};
+use crate::{files, memory, models};
 use plan::{Image, Plan};
 use render::Tally;
 
@@ -156,10 +157,17 @@ fn finish(
 ) -> Result<Status, Fault> {
     let skipped = plan.images.iter().filter(|image| image.finished.is_some()).count();
     let left = plan.images.len() - skipped - tally.made - tally.failed;
+    let peak = memory::peak_bytes();
     printer.object(&json!({"v": 1, "summary": {
         "made": tally.made, "skipped": skipped, "failed": tally.failed,
-        "left": left, "seconds": tally.seconds, "out": args.out, "sheets": sheets,
+        "left": left, "seconds": tally.seconds, "peak_memory_bytes": peak,
+        "out": args.out, "sheets": sheets,
     }}));
+    if tally.made > 0 {
+        let memory =
+            peak.map_or(String::new(), |peak| format!(", at most {} of memory", bytes(peak)));
+        printer.note(&format!("{} in {:.1} s{memory}", count(tally.made), tally.seconds));
+    }
     if skipped > 0 {
         let was = if skipped == 1 { "was" } else { "were" };
         let images = count(skipped);

@@ -5,7 +5,10 @@ mod explain;
 mod fault;
 mod files;
 mod generate;
+mod memory;
+mod model;
 mod models;
+mod parity;
 mod printer;
 mod sidecar;
 
@@ -46,6 +49,8 @@ fn run(cli: Cli) -> Result<Status, Fault> {
     match cli.command {
         Command::Generate(args) => generate::run(&args, &printer, &interrupted),
         Command::Explain(args) => explain::run(&args, &printer, &interrupted),
+        Command::Model(command) => model::run(&command, &printer, &interrupted),
+        Command::Parity(args) => parity::run(&args, &printer, &interrupted),
     }
 }
 

@@ -76,6 +76,16 @@ impl Printer {
         bar
     }
 
+    /// A bar over bytes on a terminal, nothing elsewhere.
+    pub(crate) fn download_bar(&self, bytes: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template(
+            "{msg} {wide_bar:.cyan/blue} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        );
+        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+
     /// Shows that something is going on until the value is dropped.
     pub(crate) fn spinner(&self, message: String) -> Spinner {
         let bar = ProgressBar::new_spinner().with_message(message);

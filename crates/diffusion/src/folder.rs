@@ -64,6 +64,10 @@ pub(crate) struct Loader<'a> {
     model: String,
     hashes: BTreeMap<String, String>,
     components: Vec<(String, Stored)>,
+    /// Bytes of the weight files.
+    bytes: u64,
+    /// Whether weight files are hashed, which takes a second a gigabyte.
+    hashing: bool,
 }
 
 /// Names under which a component's weights are known, best first: `{}` is the component's stem.
@@ -86,9 +90,24 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// If a single file is not a checkpoint in a known layout.
     pub(crate) fn new(folder: &'a Folder) -> Result<Self> {
-        let model = folder.name();
-        let mut loader =
-            Self { folder, single: None, model, hashes: BTreeMap::new(), components: Vec::new() };
+        Self::with(folder, true)
+    }
+
+    /// For looking: weight files are opened, but not read to their ends, and there is no digest.
+    pub(crate) fn for_outline(folder: &'a Folder) -> Result<Self> {
+        Self::with(folder, false)
+    }
+
+    fn with(folder: &'a Folder, hashing: bool) -> Result<Self> {
+        let mut loader = Self {
+            folder,
+            single: None,
+            model: folder.name(),
+            hashes: BTreeMap::new(),
+            components: Vec::new(),
+            bytes: 0,
+            hashing,
+        };
         if let Folder::SingleFile(path) = folder {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let file = loader.open(path, &name)?;
@@ -152,6 +171,11 @@ impl<'a> Loader<'a> {
         &self.components
     }
 
+    /// Bytes of the weight files that were opened.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn find_weights(&mut self, component: &str, stem: &str) -> Result<Weights> {
         if let (Some(single), Folder::SingleFile(path)) = (&self.single, self.folder) {
             let again = std::fs::File::open(path).map_err(|e| self.read_error(component, e))?;
@@ -209,6 +233,7 @@ impl<'a> Loader<'a> {
             _ => {
                 let bytes = self.embedded(file)?;
                 self.hashes.insert(file.to_owned(), format!("{:x}", Sha256::digest(bytes)));
+                self.bytes += bytes.len() as u64;
                 File::open(file, Data::Memory(bytes))
             }
         }
@@ -216,9 +241,13 @@ impl<'a> Loader<'a> {
 
     fn open(&mut self, path: &Path, name: &str) -> Result<File> {
         let failed = |e| self.read_error(name, e);
-        let opened = File::open(name, Data::File(std::fs::File::open(path).map_err(failed)?))?;
-        let hash = hash_file(path).map_err(|e| self.read_error(name, e))?;
-        self.hashes.insert(name.to_owned(), hash);
+        let file = std::fs::File::open(path).map_err(failed)?;
+        self.bytes += file.metadata().map_err(failed)?.len();
+        let opened = File::open(name, Data::File(file))?;
+        if self.hashing {
+            let hash = hash_file(path).map_err(|e| self.read_error(name, e))?;
+            self.hashes.insert(name.to_owned(), hash);
+        }
         Ok(opened)
     }
 

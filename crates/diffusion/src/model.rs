@@ -36,30 +36,9 @@ impl Model {
     /// If a file is missing, damaged, or asks for something this pipeline does not do; the error
     /// names file, key, expected and found shape.
     pub fn load(folder: &Folder) -> Result<Self> {
-        if let Folder::Directory(path) = folder {
-            require_folder(path, &folder.name())?;
-        }
         let mut loader = Loader::new(folder)?;
-        let index: serde_json::Map<String, Value> = loader.json(INDEX)?;
-        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("absent");
-        let xl = match class {
-            "StableDiffusionPipeline" | "StableDiffusionAttendAndExcitePipeline" => None,
-            "StableDiffusionXLPipeline" => {
-                let zeros = index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool);
-                Some(ZerosForNothing(zeros.unwrap_or(true)))
-            }
-            class => {
-                return Err(Error::Unsupported {
-                    file: INDEX.into(),
-                    field: "_class_name".into(),
-                    value: format!("`{class}`"),
-                    remedy: "Use a StableDiffusionPipeline (SD 1.x, 2.x) or \
-                             StableDiffusionXLPipeline (SDXL base)."
-                        .into(),
-                });
-            }
-        };
-        let text = Text::load(&mut loader, xl)?;
+        let pipeline = Pipeline::read(folder, &mut loader)?;
+        let text = Text::load(&mut loader, pipeline.second_encoder)?;
         let unet = UNet::load(&mut loader)?;
         let wrong = |message: String| Error::Config { file: "unet/config.json".into(), message };
         if unet.context() != text.width() {
@@ -79,7 +58,7 @@ impl Model {
         let schedulers = SchedulerConfig::load(&mut loader)?;
         let mut model = Self {
             name: format!("{}@{}", loader.model(), loader.digest()),
-            family: family(&text),
+            family: family(text.pooled_width().is_some(), text.pads_with_zero()),
             schedulers,
             components: loader.components().to_vec(),
             text,
@@ -186,11 +165,48 @@ impl Model {
     }
 }
 
-fn family(text: &Text) -> &'static str {
-    match (text.pooled_width(), text.pads_with_zero()) {
-        (Some(_), _) => "SDXL",
-        (None, true) => "SD 2.x",
-        (None, false) => "SD 1.x",
+/// A family as people call it, by whether it has a second text encoder, and whether pads are "!".
+pub(crate) fn family(second_encoder: bool, pads_with_zero: bool) -> &'static str {
+    match (second_encoder, pads_with_zero) {
+        (true, _) => "SDXL",
+        (false, true) => "SD 2.x",
+        (false, false) => "SD 1.x",
+    }
+}
+
+/// What `model_index.json` says.
+pub(crate) struct Pipeline {
+    pub(crate) class: String,
+    pub(crate) second_encoder: Option<ZerosForNothing>,
+}
+
+impl Pipeline {
+    /// # Errors
+    /// If there is no such file, or it names a pipeline of another family.
+    pub(crate) fn read(folder: &Folder, loader: &mut Loader<'_>) -> Result<Self> {
+        if let Folder::Directory(path) = folder {
+            require_folder(path, &folder.name())?;
+        }
+        let index: serde_json::Map<String, Value> = loader.json(INDEX)?;
+        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("absent");
+        let second_encoder = match class {
+            "StableDiffusionPipeline" | "StableDiffusionAttendAndExcitePipeline" => None,
+            "StableDiffusionXLPipeline" => {
+                let zeros = index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool);
+                Some(ZerosForNothing(zeros.unwrap_or(true)))
+            }
+            class => {
+                return Err(Error::Unsupported {
+                    file: INDEX.into(),
+                    field: "_class_name".into(),
+                    value: format!("`{class}`"),
+                    remedy: "Use a StableDiffusionPipeline (SD 1.x, 2.x) or \
+                             StableDiffusionXLPipeline (SDXL base)."
+                        .into(),
+                });
+            }
+        };
+        Ok(Self { class: class.to_owned(), second_encoder })
     }
 }
 

@@ -114,7 +114,7 @@ fn tokenize(tokenizer: &Tokenizer, model: &str, text: &str) -> Result<Encoding> 
     tokenizer.encode(text).map_err(failed)
 }
 
-fn load_tokenizer(loader: &mut Loader<'_>, folder: &str) -> Result<Tokenizer> {
+pub(crate) fn load_tokenizer(loader: &mut Loader<'_>, folder: &str) -> Result<Tokenizer> {
     let special = format!("{folder}/special_tokens_map.json");
     let vocab = loader.bytes(&format!("{folder}/vocab.json"))?;
     let merges = loader.bytes(&format!("{folder}/merges.txt"))?;

@@ -24,6 +24,29 @@ use crate::folder::Loader;
 use crate::layers::{Conv2d, GroupNorm, Linear};
 use crate::text::TextStates;
 
+/// Stem of the weight files.
+pub(crate) const STEM: &str = "diffusion_pytorch_model";
+
+/// What the configuration alone says.
+pub(crate) struct Shape {
+    /// Side of the latents that the model was trained on.
+    pub(crate) sample_size: usize,
+    pub(crate) size_multiple: usize,
+    /// Side of the maps for such latents.
+    pub(crate) map_side: usize,
+}
+
+impl Shape {
+    pub(crate) fn read(loader: &mut Loader<'_>) -> crate::Result<Self> {
+        let config = Config::parse(&loader.bytes(config::FILE)?)?;
+        Ok(Self {
+            sample_size: config.sample_size,
+            size_multiple: config.size_multiple(),
+            map_side: config.sample_size >> config.map_level()?,
+        })
+    }
+}
+
 /// The noise predictor of a model.
 pub struct UNet {
     config: Config,
@@ -128,15 +151,12 @@ impl Capture {
 impl UNet {
     pub(crate) fn load(loader: &mut Loader<'_>) -> crate::Result<Self> {
         let config = Config::parse(&loader.bytes(config::FILE)?)?;
-        let weights = loader.weights("unet", "diffusion_pytorch_model")?;
+        let weights = loader.weights("unet", STEM)?;
         let root = weights.root();
         let levels = config.levels.len();
         let first = config.levels[0].channels;
         let time = 4 * first;
-        let wrong = |message: String| Error::Config { file: config::FILE.into(), message };
-        let map_level = config.map_level().ok_or_else(|| {
-            wrong("no down block has cross-attention, so there are no maps".into())
-        })?;
+        let map_level = config.map_level()?;
         let mut builder = Builder { root: root.clone(), config: &config, time, next_index: 0 };
         let down = (0..levels).map(|l| builder.down(l)).collect::<crate::Result<Vec<_>>>()?;
         let middle = builder.middle()?;

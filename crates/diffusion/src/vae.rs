@@ -48,6 +48,10 @@ fn yes() -> bool {
 }
 
 impl Config {
+    fn factor(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+
     fn check(&self) -> crate::Result<()> {
         let refuse = |field: &str, value: String| {
             Err(Error::Unsupported {
@@ -81,6 +85,16 @@ impl Config {
             None => Ok(()),
         }
     }
+}
+
+/// Stem of the weight files.
+pub(crate) const STEM: &str = "diffusion_pytorch_model";
+
+/// Pixels a latent stands for, along a side, by the configuration alone.
+pub(crate) fn factor(loader: &mut Loader<'_>) -> crate::Result<usize> {
+    let config: Config = loader.json(CONFIG)?;
+    config.check()?;
+    Ok(config.factor())
 }
 
 /// The autoencoder of a model.
@@ -133,13 +147,13 @@ impl Vae {
     pub(crate) fn load(loader: &mut Loader<'_>) -> crate::Result<Self> {
         let config: Config = loader.json(CONFIG)?;
         config.check()?;
-        let weights = loader.weights("vae", "diffusion_pytorch_model")?;
+        let weights = loader.weights("vae", STEM)?;
         let root = weights.root();
         let vae = Self {
             decoder: Decoder::load(&root, &config)?,
             encoder: Encoder::load(&root, &config)?,
             scaling: config.scaling_factor,
-            factor: 1 << (config.block_out_channels.len() - 1),
+            factor: config.factor(),
         };
         weights.require_all_used()?;
         Ok(vae)

@@ -187,9 +187,16 @@ impl Config {
     /// The level whose maps guidance reads: among the levels of the down blocks that have
     /// cross-attention, the one whose map side at the model's native size is nearest to 16. It
     /// stays the same for other image sizes.
-    pub(crate) fn map_level(&self) -> Option<usize> {
+    ///
+    /// # Errors
+    /// If no down block has cross-attention.
+    pub(crate) fn map_level(&self) -> Result<usize> {
         let distance = |level: &usize| (self.sample_size >> level).abs_diff(16);
-        (0..self.levels.len()).filter(|&l| self.levels[l].attention_down).min_by_key(distance)
+        let levels = (0..self.levels.len()).filter(|&l| self.levels[l].attention_down);
+        levels.min_by_key(distance).ok_or_else(|| Error::Config {
+            file: FILE.into(),
+            message: "no down block has cross-attention, so there are no maps".into(),
+        })
     }
 
     /// Cross-attentions at `level`: those of its down block, its up block and, at the lowest level,
@@ -331,7 +338,7 @@ mod tests {
                 |&attention_down: &bool| Level { attention_down, ..emoji.levels[0].clone() };
             let levels = attention.iter().map(level).collect();
             let config = Config { sample_size, levels, ..emoji.clone() };
-            assert_eq!(config.map_level(), want, "{sample_size} {attention:?}");
+            assert_eq!(config.map_level().ok(), want, "{sample_size} {attention:?}");
         }
     }
 

@@ -1,0 +1,67 @@
+//! `excite parity`: proof on this machine that a checkpoint gives the numbers of the references.
+//!
+//! Every tensor is checked at loading. The bundled model then replays `golden/`, runs of diffusers;
+//! Stable Diffusion 1.x the losses that were published for SD 1.4.
+
+mod golden;
+mod published;
+
+use std::sync::atomic::AtomicBool;
+
+use excite_diffusion::Model;
+use serde_json::json;
+
+use crate::args::ParityArgs;
+use crate::fault::{Fault, Status};
+use crate::models::{self, BUNDLED};
+use crate::printer::Printer;
+
+/// Side of the images that the published trace is of.
+const PUBLISHED_SIDE: u32 = 512;
+
+pub(crate) fn run(
+    args: &ParityArgs,
+    printer: &Printer,
+    interrupted: &AtomicBool,
+) -> Result<Status, Fault> {
+    let model = models::load(&args.model, printer)?;
+    let parameters: u64 = model.components().iter().map(|(_, stored)| stored.parameters).sum();
+    let millions = parameters as f64 / 1e6;
+    printer.result(&format!(
+        "tensors  all there, of the right shapes, finite: {millions:.1} million weights"
+    ));
+    let bundled = models::find(BUNDLED)?;
+    let same = model.name() == Model::load(&bundled)?.name();
+    let published = model.family() == "SD 1.x" && model.facts().width == PUBLISHED_SIDE;
+    let verdict = if same {
+        golden::replay(&model, printer, interrupted)?
+    } else if published {
+        published::replay(&model, printer, interrupted)?
+    } else {
+        let why = format!(
+            "no trace was published for {} at {}x{} pixels",
+            model.family(),
+            model.facts().width,
+            model.facts().height
+        );
+        Verdict { agrees: None, why }
+    };
+    let word = match verdict.agrees {
+        Some(true) => "agrees",
+        Some(false) => "differs",
+        None => "not compared",
+    };
+    printer.result(&format!("verdict  {word}: {}", verdict.why));
+    printer.object(&json!({
+        "v": 1, "verdict": word, "why": verdict.why, "model": model.name(),
+        "family": model.family(), "parameters": parameters, "kind": excite_diffusion::kind(),
+    }));
+    Ok(if verdict.agrees == Some(false) { Status::Failed } else { Status::Done })
+}
+
+/// What a comparison came to.
+struct Verdict {
+    /// `None` if there was nothing to compare with.
+    agrees: Option<bool>,
+    why: String,
+}
