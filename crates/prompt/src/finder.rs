@@ -1,77 +1,164 @@
-//! The subjects of a prompt, when nobody named them: a small lexicon and the paper's forms.
+//! The subjects of a prompt, when nobody named them: the nouns that name things.
 //!
-//! A prompt is cut at conjunctions, prepositions and punctuation. A part that begins with an
-//! article or a number names something: the last known noun in it, else its last word that is no
-//! adjective. A part without one counts only if it holds a known noun.
+//! Every word gets a role out of its context, the roles are cut into phrases, and the last noun of
+//! a phrase is its head. What is not sure is said.
 
+use crate::found::{Doubt, Found, FoundSubject};
+use crate::language::is_foreign;
+use crate::lexicon::Thing;
+use crate::phrases::{Opening, Phrase, phrases};
 use crate::subject::{MAX_SUBJECTS, Subject};
 use crate::tokenizer::{Encoding, Word};
+use crate::words::{List, Role};
 
-const BREAKS: &str = "and with in on at of near under over by next to from into onto beside behind \
-    between above below inside outside around for wearing holding riding sitting standing eating \
-    playing looking lying running flying or without through while that which is are as";
-const DETERMINERS: &str = "a an the one two three four five six seven eight nine ten some many \
-    several his her its their my your our this that these those";
-const ADJECTIVES: &str = "red orange yellow green blue purple pink brown gray grey black white gold \
-    golden silver big small large little tiny huge giant tall short long old young new ancient \
-    modern cute beautiful pretty ugly happy sad angry fluffy furry shiny dark bright light heavy \
-    wooden metal plastic glass stone leather round square striped spotted colorful colourful fat \
-    thin hot cold wet dry soft hard fresh ripe wild sleeping smiling very realistic detailed \
-    transparent spiky sleepy brave lonely";
-const MEDIA: &str = "painting photo photograph picture image drawing sketch illustration portrait \
-    rendering render watercolor watercolour close closeup view shot poster group pair bunch piece \
-    cup couple front top style";
-const NOUNS: &str = "cat dog bird bear lion horse elephant monkey frog turtle rabbit mouse tiger \
-    wolf fox deer cow pig sheep goat duck chicken penguin owl eagle fish shark whale dolphin snake \
-    lizard crocodile dragon unicorn dinosaur zebra giraffe panda koala kangaroo squirrel hedgehog \
-    porcupine raccoon camel donkey bee butterfly spider crab octopus snail swan kitten puppy \
-    backpack glasses crown suitcase chair balloon bow car bowl bench clock apple hat sombrero cap \
-    helmet scarf shirt dress coat shoe boot bag umbrella book lamp table sofa couch bed desk door \
-    window vase cup mug plate bottle knife fork spoon guitar piano violin drum ball kite bicycle \
-    bike motorcycle bus truck train boat ship plane airplane helicopter rocket robot computer \
-    laptop phone camera television tree flower rose sunflower mushroom cactus mountain river lake \
-    beach ocean house castle tower bridge church city street garden forest moon sun star cloud \
-    pizza cake banana strawberry lemon grape pear peach cherry bread cheese sandwich burger donut \
-    egg carrot tomato man woman boy girl child baby person astronaut king queen knight wizard \
-    pirate doctor chef dancer soldier sword shield ring necklace watch box basket candle bell flag \
-    key teddy statue fountain";
-
-fn listed(list: &str, word: &str) -> bool {
-    list.split_whitespace().any(|entry| entry == word)
+/// At most [`MAX_SUBJECTS`] subjects in the order of the prompt with their attributes, and what is
+/// doubtful about them. A word that comes again counts once, unless other attributes tell the two
+/// apart. Never fails: a prompt may have none.
+pub fn find_subjects(encoding: &Encoding) -> Found {
+    let words = &encoding.words;
+    if is_foreign(words) {
+        return Found { subjects: Vec::new(), doubts: vec![Doubt::NotEnglish] };
+    }
+    let mut search = Search { words, found: Vec::new(), last: None, unknown: Vec::new() };
+    for phrase in phrases(words) {
+        search.take(&phrase);
+    }
+    search.finish()
 }
 
-fn is_noun(word: &str) -> bool {
-    let singular = [Some(word), word.strip_suffix('s'), word.strip_suffix("es")];
-    singular.into_iter().flatten().any(|word| listed(NOUNS, word))
+/// How well a head is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    Yes,
+    Unclear,
+    Guessed,
 }
 
-fn is_letters(word: &str) -> bool {
-    word.chars().all(char::is_alphabetic)
+struct Search<'a> {
+    words: &'a [Word],
+    found: Vec<(FoundSubject, Sure)>,
+    /// The subject that the phrase before gave, if it gave one.
+    last: Option<usize>,
+    unknown: Vec<String>,
 }
 
-/// At most [`MAX_SUBJECTS`] subjects in the order of the prompt; a word that comes again counts
-/// once. Empty if none is found.
-pub fn find_subjects(encoding: &Encoding) -> Vec<Subject> {
-    let breaks = |word: &Word| listed(BREAKS, &word.text) || !is_letters(&word.text);
-    let mut found: Vec<Subject> = Vec::new();
-    for part in encoding.words.split(breaks) {
-        let Some(word) = head(part) else { continue };
-        if found.iter().all(|subject| subject.word != word.text) && found.len() < MAX_SUBJECTS {
-            let indices = word.tokens.clone().map(|i| i as u32).collect();
-            found.push(Subject { word: word.text.clone(), indices });
+impl Search<'_> {
+    fn take(&mut self, phrase: &Phrase) {
+        let before = self.last.take();
+        if phrase.negated {
+            return;
+        }
+        let attributes = phrase.attributes.iter().map(|&at| self.subject(at)).collect();
+        if phrase.nouns.is_empty() {
+            // "the car is red"
+            if let Some(subject) = before.filter(|_| phrase.predicate) {
+                self.found[subject].0.attributes.extend::<Vec<_>>(attributes);
+            }
+            return;
+        }
+        if phrase.style {
+            return;
+        }
+        let Some((head, sure)) = self.head(phrase, before.is_some()) else { return };
+        let mut subject = self.subject(head);
+        subject.word = self.name(phrase, head);
+        let same = |other: &(FoundSubject, Sure)| {
+            other.0.subject.word == subject.word
+                && (attributes_of(&other.0) == words_of(&attributes) || attributes.is_empty())
+        };
+        if let Some(at) = self.found.iter().position(same) {
+            self.last = Some(at);
+            return;
+        }
+        self.last = Some(self.found.len());
+        self.found.push((FoundSubject { subject, attributes, sure: sure == Sure::Yes }, sure));
+    }
+
+    fn subject(&self, at: usize) -> Subject {
+        let word = &self.words[at];
+        Subject {
+            word: word.text.clone(),
+            indices: word.tokens.clone().map(|i| i as u32).collect(),
         }
     }
-    found
+
+    /// The nouns that directly lead to the head, with it.
+    fn name(&self, phrase: &Phrase, head: usize) -> String {
+        let mut first = head;
+        for &(at, _) in phrase.nouns.iter().rev().filter(|(at, _)| *at < head) {
+            if at + 1 != first {
+                break;
+            }
+            first = at;
+        }
+        let words: Vec<&str> =
+            self.words[first..=head].iter().map(|word| word.text.as_str()).collect();
+        words.join(" ")
+    }
+
+    fn head(&mut self, phrase: &Phrase, coordinated: bool) -> Option<(usize, Sure)> {
+        let (&(last, role), before) = phrase.nouns.split_last()?;
+        match role {
+            Role::Noun(Thing::Yes) => Some((last, Sure::Yes)),
+            Role::Noun(Thing::Maybe) => Some((last, Sure::Unclear)),
+            Role::Compound if matches!(before.last(), Some((_, Role::Noun(_)))) => {
+                Some((last, Sure::Yes))
+            }
+            // "a cat photo", but not "an oil painting".
+            Role::Media => {
+                let &(at, role) = before.last()?;
+                let thing = role == Role::Noun(Thing::Yes) && !phrase.of;
+                (thing && !List::Technique.has(&self.words[at].text)).then_some((at, Sure::Unclear))
+            }
+            Role::Unknown => {
+                let guess = phrase.determined
+                    || match phrase.opening {
+                        Opening::Start | Opening::Of | Opening::Verb => true,
+                        Opening::And => coordinated,
+                        Opening::Mark => phrase.acts,
+                        Opening::Preposition => false,
+                    };
+                if guess {
+                    return Some((last, Sure::Guessed));
+                }
+                self.unknown.push(self.words[last].text.clone());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn finish(mut self) -> Found {
+        let dropped = self.found.split_off(self.found.len().min(MAX_SUBJECTS));
+        let those = |sure| -> Vec<String> {
+            let is = self.found.iter().filter(|found| found.1 == sure);
+            is.map(|found| found.0.subject.word.clone()).collect()
+        };
+        let dropped = dropped.into_iter().map(|found| found.0.subject.word).collect();
+        let doubts = [
+            (Doubt::Guessed { words: those(Sure::Guessed) }),
+            (Doubt::Unclear { words: those(Sure::Unclear) }),
+            (Doubt::Unknown { words: self.unknown }),
+            (Doubt::Dropped { words: dropped }),
+        ];
+        let said = |doubt: &Doubt| match doubt {
+            Doubt::Guessed { words }
+            | Doubt::Unclear { words }
+            | Doubt::Unknown { words }
+            | Doubt::Dropped { words } => !words.is_empty(),
+            Doubt::NotEnglish => true,
+        };
+        Found {
+            subjects: self.found.into_iter().map(|found| found.0).collect(),
+            doubts: doubts.into_iter().filter(said).collect(),
+        }
+    }
 }
 
-fn head(part: &[Word]) -> Option<&Word> {
-    let determined = part.first().is_some_and(|word| listed(DETERMINERS, &word.text));
-    let part = if determined { &part[1..] } else { part };
-    if let Some(noun) = part.iter().rfind(|word| is_noun(&word.text)) {
-        return Some(noun);
-    }
-    let last = part.last().filter(|_| determined)?;
-    // "an orange" is a thing, "an orange shiny" is not; "a painting" is not what is painted.
-    let plain = part.iter().rfind(|word| !listed(ADJECTIVES, &word.text));
-    Some(plain.unwrap_or(last)).filter(|word| !listed(MEDIA, &word.text))
+fn words_of(attributes: &[Subject]) -> Vec<&str> {
+    attributes.iter().map(|attribute| attribute.word.as_str()).collect()
+}
+
+fn attributes_of(found: &FoundSubject) -> Vec<&str> {
+    words_of(&found.attributes)
 }

@@ -3,10 +3,16 @@
 //! No tensors here, so that whoever only checks prompts need not build a tensor library.
 
 mod finder;
+mod found;
+mod language;
+mod lexicon;
+mod phrases;
 mod subject;
 mod tokenizer;
+mod words;
 
 pub use finder::find_subjects;
+pub use found::{Doubt, Found, FoundSubject};
 pub use subject::{MAX_SUBJECTS, Subject, SubjectError};
 pub use tokenizer::{
     CLIP_MERGES, CLIP_VOCAB, CONTEXT, Encoding, Tokenizer, TokenizerError, Truncated, Word,

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use excite_prompt::{CONTEXT, Encoding, MAX_SUBJECTS, SubjectError, Tokenizer, find_subjects};
+use excite_prompt::{
+    CONTEXT, Encoding, MAX_SUBJECTS, Subject, SubjectError, Tokenizer, find_subjects,
+};
 use proptest::prelude::*;
 
 macro_rules! data {
@@ -22,6 +24,10 @@ fn tokenizer() -> &'static Tokenizer {
 
 fn encode(prompt: &str) -> Encoding {
     tokenizer().encode(prompt).unwrap()
+}
+
+fn subjects(prompt: &str) -> Vec<Subject> {
+    find_subjects(&encode(prompt)).subjects.into_iter().map(|found| found.subject).collect()
 }
 
 /// Ids of transformers' CLIPTokenizer and OpenCLIP, which agree.
@@ -136,8 +142,7 @@ fn the_subjects_of_the_papers_prompts_are_found() {
     for line in prompts.lines() {
         let (prompt, want) = line.split_once('\t').unwrap();
         let want: Vec<u32> = want.split(' ').map(|i| i.parse().unwrap()).collect();
-        let got: Vec<u32> =
-            find_subjects(&encode(prompt)).into_iter().flat_map(|s| s.indices).collect();
+        let got: Vec<u32> = subjects(prompt).into_iter().flat_map(|s| s.indices).collect();
         assert_eq!(got, want, "{prompt}");
     }
 }
@@ -154,8 +159,7 @@ fn subjects_of_other_forms_are_found() {
         ("abstract mood", &[]),
         ("", &[]),
     ] {
-        let got: Vec<String> =
-            find_subjects(&encode(prompt)).into_iter().map(|subject| subject.word).collect();
+        let got: Vec<String> = subjects(prompt).into_iter().map(|subject| subject.word).collect();
         assert_eq!(got, want, "{prompt}");
     }
 }
@@ -190,10 +194,12 @@ proptest! {
             prop_assert!(text.get(word.span.clone()).is_some());
             last = word.tokens.end;
         }
-        let subjects = find_subjects(&got);
+        let subjects = find_subjects(&got).subjects;
         prop_assert!(subjects.len() <= MAX_SUBJECTS);
-        for subject in subjects {
-            prop_assert!(got.subject_at(&subject.indices).is_ok());
+        for found in subjects {
+            for subject in std::iter::once(&found.subject).chain(&found.attributes) {
+                prop_assert!(got.subject_at(&subject.indices).is_ok());
+            }
         }
     }
 
