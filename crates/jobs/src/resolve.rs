@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use excite_prompt::{Encoding, MAX_SUBJECTS, Subject, Tokenizer, find_subjects};
+use excite_prompt::{
+    Doubt, Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects,
+};
 
 use crate::error::LineError;
 use crate::limits;
@@ -51,6 +53,8 @@ pub struct Resolved {
     pub labels: BTreeMap<String, String>,
     /// Whether the subjects were found, not named.
     pub subjects_found: bool,
+    /// The subjects that were found, with their attributes; empty where they were named.
+    pub found: Vec<FoundSubject>,
     /// What the person should know.
     pub warnings: Vec<Warning>,
 }
@@ -60,6 +64,8 @@ pub struct Resolved {
 pub enum Warning {
     /// No subject was named or found: the image is made plain.
     NoSubjects,
+    /// The subjects were found, and the finder is not sure.
+    Doubt(Doubt),
     /// The prompt or negative prompt did not fit into 77 tokens.
     Truncated {
         /// The field.
@@ -76,6 +82,7 @@ impl Warning {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSubjects => "no_subjects",
+            Self::Doubt(doubt) => doubt.code(),
             Self::Truncated { .. } => "truncated",
         }
     }
@@ -87,6 +94,7 @@ impl fmt::Display for Warning {
             Self::NoSubjects => {
                 f.write_str("no subject was found, so the image is made plain; name them")
             }
+            Self::Doubt(doubt) => doubt.fmt(f),
             Self::Truncated { field, tokens, text } => write!(
                 f,
                 "`{field}` is longer than 77 tokens; the last {tokens} are cut: \"{}\"",
@@ -123,10 +131,16 @@ impl Line {
         let mut warnings = Vec::new();
         let encoding = encode(tokenizer, "prompt", &prompt, &mut warnings)?;
         encode(tokenizer, "negative_prompt", &negative_prompt, &mut warnings)?;
-        let (subjects, subjects_found) = match &self.subjects {
-            Some(requests) => (named_subjects(&encoding, requests)?, false),
-            None => (find_subjects(&encoding), true),
+        let (subjects, found) = match &self.subjects {
+            Some(requests) => (named_subjects(&encoding, requests)?, Vec::new()),
+            None => {
+                let found = find_subjects(&encoding);
+                warnings.extend(found.doubts.into_iter().map(Warning::Doubt));
+                let subjects = found.subjects.iter().map(|found| found.subject.clone());
+                (subjects.collect(), found.subjects)
+            }
         };
+        let subjects_found = self.subjects.is_none();
         let method = self.method(facts, &subjects, &mut warnings)?;
         let seeds = self.seeds()?;
         let first = Spec {
@@ -148,7 +162,7 @@ impl Line {
         let labels = self.labels.clone().unwrap_or_default();
         check_labels(&labels)?;
         let custom_id = self.custom_id.clone();
-        Ok(Resolved { first, seeds, custom_id, labels, subjects_found, warnings })
+        Ok(Resolved { first, seeds, custom_id, labels, subjects_found, found, warnings })
     }
 
     fn method(
@@ -385,8 +399,24 @@ mod tests {
             let line = json!({"prompt": "a cat and a frog", "subjects": subjects});
             let got = resolve(&line.to_string()).unwrap();
             assert_eq!(words(&got), want, "{line}");
-            assert!(!got.subjects_found);
+            assert!(!got.subjects_found && got.found.is_empty());
         }
+    }
+
+    #[test]
+    fn what_the_finder_doubts_is_said_unless_the_subjects_are_named() {
+        let got = resolve(r#"{"prompt": "a red cat and a blorp"}"#).unwrap();
+        assert_eq!(words(&got), ["cat", "blorp"]);
+        assert_eq!(got.found[0].attributes[0].word, "red");
+        assert_eq!((got.found[0].sure, got.found[1].sure), (true, false));
+        let codes = |got: &Resolved| got.warnings.iter().map(Warning::code).collect::<Vec<_>>();
+        assert_eq!(codes(&got), ["subjects_guessed"]);
+        let said = got.warnings[0].to_string();
+        assert!(said.contains("`blorp`"), "{said}");
+        let got = resolve(r#"{"prompt": "ein Hund und eine Katze"}"#).unwrap();
+        assert_eq!(codes(&got), ["prompt_not_english", "no_subjects"]);
+        let line = r#"{"prompt": "a red cat and a blorp", "subjects": ["cat", "blorp"]}"#;
+        assert_eq!(codes(&resolve(line).unwrap()), [""; 0]);
     }
 
     #[test]

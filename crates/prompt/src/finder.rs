@@ -19,7 +19,7 @@ pub fn find_subjects(encoding: &Encoding) -> Found {
     if is_foreign(words) {
         return Found { subjects: Vec::new(), doubts: vec![Doubt::NotEnglish] };
     }
-    let mut search = Search { words, found: Vec::new(), last: None, unknown: Vec::new() };
+    let mut search = Search { words, found: Vec::new(), last: None, skipped: Vec::new() };
     for phrase in phrases(words) {
         search.take(&phrase);
     }
@@ -37,9 +37,11 @@ enum Sure {
 struct Search<'a> {
     words: &'a [Word],
     found: Vec<(FoundSubject, Sure)>,
-    /// The subject that the phrase before gave, if it gave one.
-    last: Option<usize>,
-    unknown: Vec<String>,
+    /// The subject that the phrase before gave, if it gave one, and whether what is said next may
+    /// be said of it: not of the ears in "a cat with ears is black".
+    last: Option<(usize, bool)>,
+    /// Words that may be subjects and are not taken.
+    skipped: Vec<String>,
 }
 
 impl Search<'_> {
@@ -51,26 +53,36 @@ impl Search<'_> {
         let attributes = phrase.attributes.iter().map(|&at| self.subject(at)).collect();
         if phrase.nouns.is_empty() {
             // "the car is red"
-            if let Some(subject) = before.filter(|_| phrase.predicate) {
+            if let Some((subject, _)) = before.filter(|before| phrase.predicate && before.1) {
                 self.found[subject].0.attributes.extend::<Vec<_>>(attributes);
             }
             return;
         }
-        if phrase.style {
+        let style = phrase.nouns.iter().any(|(_, role)| *role == Role::Style);
+        let bare = !phrase.determined && phrase.opening != Opening::Start;
+        // "unreal engine" is no engine, "a fantasy castle" is a castle.
+        if style && bare {
             return;
         }
         let Some((head, sure)) = self.head(phrase, before.is_some()) else { return };
         let mut subject = self.subject(head);
         subject.word = self.name(phrase, head);
-        let same = |other: &(FoundSubject, Sure)| {
-            other.0.subject.word == subject.word
-                && (attributes_of(&other.0) == words_of(&attributes) || attributes.is_empty())
+        let free = !matches!(phrase.opening, Opening::Preposition | Opening::With);
+        // "a red van ... the van" is one, "a red cube on a blue cube" are two.
+        let plain = attributes.is_empty();
+        let bare = subject.word == self.words[head].text;
+        let same = |(other, _): &(FoundSubject, Sure)| {
+            let word = &other.subject.word;
+            let ends = bare && word.rsplit(' ').next() == Some(subject.word.as_str());
+            plain && ends
+                || *word == subject.word
+                    && (plain || words_of(&other.attributes) == words_of(&attributes))
         };
         if let Some(at) = self.found.iter().position(same) {
-            self.last = Some(at);
+            self.last = Some((at, free));
             return;
         }
-        self.last = Some(self.found.len());
+        self.last = Some((self.found.len(), free));
         self.found.push((FoundSubject { subject, attributes, sure: sure == Sure::Yes }, sure));
     }
 
@@ -98,34 +110,33 @@ impl Search<'_> {
 
     fn head(&mut self, phrase: &Phrase, coordinated: bool) -> Option<(usize, Sure)> {
         let (&(last, role), before) = phrase.nouns.split_last()?;
-        match role {
-            Role::Noun(Thing::Yes) => Some((last, Sure::Yes)),
-            Role::Noun(Thing::Maybe) => Some((last, Sure::Unclear)),
-            Role::Compound if matches!(before.last(), Some((_, Role::Noun(_)))) => {
-                Some((last, Sure::Yes))
+        let behind = before.last().copied();
+        // Where nothing says that a noun follows, a word must be known to be one.
+        let stands_well = phrase.determined
+            || match phrase.opening {
+                Opening::Start | Opening::With | Opening::OfMedia | Opening::Verb => true,
+                Opening::And => coordinated,
+                Opening::Mark => phrase.acts,
+                Opening::Preposition | Opening::Of => false,
+            };
+        let sure = match (role, behind) {
+            (Role::Noun(Thing::Yes), _) => Sure::Yes,
+            // "a traffic light", "a cake slice"
+            (Role::Compound | Role::Measure, Some((_, Role::Noun(Thing::Yes)))) => Sure::Yes,
+            (Role::Noun(Thing::Maybe), _) => Sure::Unclear,
+            (Role::Unknown, _) => Sure::Guessed,
+            // "a cat photo", but not "an oil painting"
+            (Role::Media, Some((at, Role::Noun(Thing::Yes)))) => {
+                let made = phrase.of || List::Technique.has(&self.words[at].text);
+                return (!made).then_some((at, Sure::Unclear));
             }
-            // "a cat photo", but not "an oil painting".
-            Role::Media => {
-                let &(at, role) = before.last()?;
-                let thing = role == Role::Noun(Thing::Yes) && !phrase.of;
-                (thing && !List::Technique.has(&self.words[at].text)).then_some((at, Sure::Unclear))
-            }
-            Role::Unknown => {
-                let guess = phrase.determined
-                    || match phrase.opening {
-                        Opening::Start | Opening::Of | Opening::Verb => true,
-                        Opening::And => coordinated,
-                        Opening::Mark => phrase.acts,
-                        Opening::Preposition => false,
-                    };
-                if guess {
-                    return Some((last, Sure::Guessed));
-                }
-                self.unknown.push(self.words[last].text.clone());
-                None
-            }
-            _ => None,
+            _ => return None,
+        };
+        if sure == Sure::Yes || stands_well {
+            return Some((last, sure));
         }
+        self.skipped.push(self.words[last].text.clone());
+        None
     }
 
     fn finish(mut self) -> Found {
@@ -138,13 +149,13 @@ impl Search<'_> {
         let doubts = [
             (Doubt::Guessed { words: those(Sure::Guessed) }),
             (Doubt::Unclear { words: those(Sure::Unclear) }),
-            (Doubt::Unknown { words: self.unknown }),
+            (Doubt::Skipped { words: self.skipped }),
             (Doubt::Dropped { words: dropped }),
         ];
         let said = |doubt: &Doubt| match doubt {
             Doubt::Guessed { words }
             | Doubt::Unclear { words }
-            | Doubt::Unknown { words }
+            | Doubt::Skipped { words }
             | Doubt::Dropped { words } => !words.is_empty(),
             Doubt::NotEnglish => true,
         };
@@ -157,8 +168,4 @@ impl Search<'_> {
 
 fn words_of(attributes: &[Subject]) -> Vec<&str> {
     attributes.iter().map(|attribute| attribute.word.as_str()).collect()
-}
-
-fn attributes_of(found: &FoundSubject) -> Vec<&str> {
-    words_of(&found.attributes)
 }

@@ -40,8 +40,8 @@ pub enum Doubt {
         /// In the order of the prompt.
         words: Vec<String>,
     },
-    /// These are not known and not taken.
-    Unknown {
+    /// These may be subjects, are not known well enough, and are not taken.
+    Skipped {
         /// In the order of the prompt.
         words: Vec<String>,
     },
@@ -59,7 +59,7 @@ impl Doubt {
             Self::NotEnglish => "prompt_not_english",
             Self::Guessed { .. } => "subjects_guessed",
             Self::Unclear { .. } => "subjects_unclear",
-            Self::Unknown { .. } => "words_unknown",
+            Self::Skipped { .. } => "words_skipped",
             Self::Dropped { .. } => "subjects_dropped",
         }
     }
@@ -84,10 +84,9 @@ impl fmt::Display for Doubt {
                 "{} is taken as a subject and may be none; name the subjects if that is wrong",
                 list(words)
             ),
-            Self::Unknown { words } => write!(
+            Self::Skipped { words } => write!(
                 f,
-                "{} is in no lexicon and not taken as a subject; name the subjects if that is \
-                 wrong",
+                "{} may be a subject and is not taken; name the subjects if that is wrong",
                 list(words)
             ),
             Self::Dropped { words } => write!(

@@ -24,10 +24,12 @@ pub(crate) fn is_foreign(words: &[Word]) -> bool {
     let english = count(&|word| List::English.has(word));
     let foreign = count(&|word| List::Foreign.has(word));
     let unknown = count(&|word| {
-        !List::Foreign.has(word) && Reading::of(word).role == Role::Unknown
-            || word.chars().any(|letter| !letter.is_ascii())
+        !List::Foreign.has(word) && Reading::of(word).role == Role::Unknown || !word.is_ascii()
     });
-    let little = foreign > english && (foreign + unknown) * 3 >= words.len();
+    let rest = foreign + unknown;
+    // One such word may be of a name: "Los Angeles".
+    let little = foreign > english
+        && (foreign > 1 && rest * 3 >= words.len() || words.len() > 3 && rest * 2 > words.len());
     let strange = english == 0 && words.len() > 2 && unknown * 3 > words.len() * 2;
-    little && foreign + unknown > 1 || strange
+    little || strange
 }

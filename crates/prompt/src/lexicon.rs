@@ -132,7 +132,7 @@ impl Lexicon {
         let regular = [
             Some(stem.to_owned()),
             stem.strip_suffix("ie").map(|stem| format!("{stem}y")),
-            stem.strip_suffix('e').map(str::to_owned),
+            es(stem).map(str::to_owned),
             stem.strip_suffix("ve").map(|stem| format!("{stem}f")),
         ];
         let known = |stem: String| self.base(&stem).filter(|e| e.noun.is_some() || e.verb);
@@ -146,7 +146,7 @@ impl Lexicon {
 
     /// The verb of `running` or `painted`.
     fn verb(&self, word: &str, suffix: &str) -> Option<Entry> {
-        let stem = word.strip_suffix(suffix).filter(|stem| stem.len() > 1)?;
+        let stem = word.strip_suffix(suffix).filter(|stem| stem.len() > 2)?;
         let mut letters = stem.chars().rev();
         let doubled = letters.next() == letters.next();
         let stems = [
@@ -170,7 +170,7 @@ impl Lexicon {
         match (base, inflected) {
             // "painted" is in the lexicon too, as an adjective; "building" as a noun.
             (Some(base), Some(verb)) if matches!(verb.form, Form::Ing | Form::Past) => {
-                let noun = base.noun.filter(|_| base.first == Part::Noun);
+                let noun = base.noun.filter(|_| base.first == Part::Noun && verb.form == Form::Ing);
                 let first = if noun == Some(Thing::Yes) { Part::Noun } else { Part::Verb };
                 Some(Entry { first, noun, adjective: base.adjective, verb: true, ..verb })
             }
@@ -185,9 +185,6 @@ impl Lexicon {
     }
 
     fn by_form(&self, word: &str) -> Option<Entry> {
-        let ends = |list: &str| {
-            list.split(' ').any(|end| word.strip_suffix(end).is_some_and(|stem| stem.len() > 2))
-        };
         let adjective = |stem: Option<&str>| {
             let known = |stem: &str| self.base(stem).is_some_and(|entry| entry.adjective);
             stem.is_some_and(|stem| {
@@ -198,9 +195,9 @@ impl Lexicon {
         };
         if word.strip_suffix("ly").is_some_and(|stem| stem.len() > 2) {
             Some(Entry::only(Part::Adverb))
-        } else if ends(ABSTRACT) {
+        } else if ends(word, ABSTRACT) {
             Some(Entry::only(Part::Noun))
-        } else if ends(ADJECTIVE)
+        } else if sounds_like_adjective(word)
             || adjective(word.strip_suffix("er"))
             || adjective(word.strip_suffix("est"))
             || adjective(word.strip_suffix("ish"))
@@ -211,6 +208,21 @@ impl Lexicon {
             None
         }
     }
+}
+
+/// `boxe` of "boxes" without its last letter, but not `angele`.
+pub(crate) fn es(stem: &str) -> Option<&str> {
+    let hisses = |stem: &&str| ["s", "x", "z", "ch", "sh", "o"].iter().any(|e| stem.ends_with(e));
+    stem.strip_suffix('e').filter(hisses)
+}
+
+fn ends(word: &str, endings: &str) -> bool {
+    endings.split(' ').any(|end| word.strip_suffix(end).is_some_and(|stem| stem.len() > 2))
+}
+
+/// Whether the word ends as adjectives do.
+pub(crate) fn sounds_like_adjective(word: &str) -> bool {
+    ends(word, ADJECTIVE)
 }
 
 /// What a lower-case word can be, in any of its forms; none if it is not known.

@@ -7,6 +7,7 @@ mod found;
 mod language;
 mod lexicon;
 mod phrases;
+mod sentence;
 mod subject;
 mod tokenizer;
 mod words;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use ahash::AHashMap;
 
-use crate::lexicon::{Entry, Form, Part, Thing, look_up};
+use crate::lexicon::{Entry, Form, Part, Thing, es, look_up};
 
 static TEXT: &str = include_str!("../lexicon/words.txt");
 static WORDS: LazyLock<Words> = LazyLock::new(|| Words::read(TEXT));
@@ -61,9 +61,11 @@ impl Reading {
         let listed = WORDS.roles.get(word).copied();
         let role = listed.unwrap_or_else(|| entry.map_or(Role::Unknown, by_entry));
         // A plural of a listed noun is one too.
-        let single = || ["s", "es"].iter().find_map(|end| word.strip_suffix(end));
-        let role = match single().and_then(|single| WORDS.roles.get(single)) {
+        let single = word.strip_suffix('s');
+        let single = [single, single.and_then(es)].into_iter().flatten();
+        let role = match single.filter_map(|single| WORDS.roles.get(single)).next() {
             Some(&of_single @ (Role::Noun(_) | Role::Media)) if listed.is_none() => of_single,
+            Some(Role::Tint) if listed.is_none() => Role::Noun(Thing::Yes),
             _ => role,
         };
         Self { role, entry }
@@ -120,6 +122,8 @@ pub(crate) enum List {
     English,
     /// Little words of other languages.
     Foreign,
+    /// Games that share their name with their ball.
+    Sport,
     /// Two words that are one name, with `_` between.
     Name,
 }
@@ -184,6 +188,7 @@ fn list(section: &str) -> Option<List> {
         "artist" => List::Artist,
         "english" => List::English,
         "foreign" => List::Foreign,
+        "sport" => List::Sport,
         "name" => List::Name,
         _ => return None,
     })
