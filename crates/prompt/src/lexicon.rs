@@ -178,6 +178,10 @@ impl Lexicon {
                 Some(Entry { first: Part::Verb, noun: None, adjective: false, verb: true, ..verb })
             }
             (Some(base), Some(plural)) if plural.noun > base.noun => Some(plural),
+            // "rings" stands in the lexicon for what gymnasts hang from.
+            (Some(base), Some(plural)) if word.len() > 4 => {
+                Some(Entry { form: Form::S, verb: base.verb || plural.verb, ..base })
+            }
             (Some(base), _) => Some(base),
             (None, Some(plural)) => Some(plural),
             (None, None) => self.by_form(word),

@@ -98,8 +98,12 @@ impl<'a> Sentence<'a> {
 
     /// "a man *rides* a wave", "two dogs *play* in", but "a toy *box*". `noun` is the one before.
     pub(crate) fn is_verb(&self, at: usize, noun: Option<usize>) -> bool {
-        let (Some(reading), Some(noun)) = (self.reading(at), noun) else { return false };
-        let Some(before) = self.reading(noun) else { return false };
+        let Some(reading) = self.reading(at) else { return false };
+        let Some(before) = noun.and_then(|at| self.reading(at)) else {
+            // "ducks that *watch* a box"
+            let leads = at > 0 && matches!(self.text(at - 1), "that" | "who" | "which" | "to");
+            return leads && reading.can_be_verb() && self.goes_on(at);
+        };
         if !reading.can_be_verb() || !matches!(before.role, Role::Noun(_) | Role::Unknown) {
             return false;
         }
