@@ -135,7 +135,10 @@ impl Line {
             Some(requests) => (named_subjects(&encoding, requests)?, Vec::new()),
             None => {
                 let found = find_subjects(&encoding);
-                warnings.extend(found.doubts.into_iter().map(Warning::Doubt));
+                // Without a method nobody asks for the subjects.
+                if self.method != Some(MethodName::None) {
+                    warnings.extend(found.doubts.into_iter().map(Warning::Doubt));
+                }
                 let subjects = found.subjects.iter().map(|found| found.subject.clone());
                 (subjects.collect(), found.subjects)
             }
@@ -416,6 +419,8 @@ mod tests {
         let got = resolve(r#"{"prompt": "ein Hund und eine Katze"}"#).unwrap();
         assert_eq!(codes(&got), ["prompt_not_english", "no_subjects"]);
         let line = r#"{"prompt": "a red cat and a blorp", "subjects": ["cat", "blorp"]}"#;
+        assert_eq!(codes(&resolve(line).unwrap()), [""; 0]);
+        let line = r#"{"prompt": "a blorp", "method": "none"}"#;
         assert_eq!(codes(&resolve(line).unwrap()), [""; 0]);
     }
 

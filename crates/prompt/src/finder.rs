@@ -59,9 +59,9 @@ impl Search<'_> {
             return;
         }
         let style = phrase.nouns.iter().any(|(_, role)| *role == Role::Style);
-        let bare = !phrase.determined && phrase.opening != Opening::Start;
+        let says_how = !phrase.determined && phrase.opening != Opening::Start;
         // "unreal engine" is no engine, "a fantasy castle" is a castle.
-        if style && bare {
+        if style && says_how {
             return;
         }
         let Some((head, sure)) = self.head(phrase, before.is_some()) else { return };
@@ -135,7 +135,10 @@ impl Search<'_> {
         if sure == Sure::Yes || stands_well {
             return Some((last, sure));
         }
-        self.skipped.push(self.words[last].text.clone());
+        let word = &self.words[last].text;
+        if !self.skipped.contains(word) {
+            self.skipped.push(word.clone());
+        }
         None
     }
 

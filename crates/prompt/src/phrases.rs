@@ -98,9 +98,10 @@ struct Cutter<'a> {
 impl Cutter<'_> {
     fn close(&mut self, next: Opening) {
         let phrase = std::mem::replace(&mut self.phrase, Phrase::new(next));
-        if phrase.is_empty() {
-            self.phrase.negated = phrase.negated;
-        } else {
+        // "without people or cars", "without looking at cars", but "no, a car"
+        let goes_on = if phrase.is_empty() { next != Opening::Mark } else { next == Opening::And };
+        self.phrase.negated = phrase.negated && goes_on;
+        if !phrase.is_empty() {
             self.phrases.push(phrase);
         }
     }
@@ -195,6 +196,9 @@ impl Cutter<'_> {
             Role::Determiner => {
                 if !self.phrase.is_empty() {
                     self.close(Opening::Verb);
+                } else if self.phrase.opening == Opening::And {
+                    // "without people and a dog" has a dog.
+                    self.phrase.negated = false;
                 }
                 self.phrase.determined = true;
             }

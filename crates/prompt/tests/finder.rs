@@ -1,7 +1,7 @@
 //! The subject finder against two hundred prompts tagged by hand.
 //!
 //! `tagged_prompts.tsv`: half, prompt, and `word[attribute, ...]; ...`, or `-` for none, or `!` for a
-//! language that is refused. Rules were made on the half `dev` alone. A subject is a noun for
+//! language that is refused. No rule and no word was made for the half `held`. A subject is a noun for
 //! something one could point at in the picture: no times, no light, no parts of the picture, no
 //! names of towns, nobody who merely owns a thing. `--nocapture` prints the figures.
 
@@ -251,6 +251,8 @@ fn what_surrounds_a_noun_decides() {
         ("a cat by a lake by Claude Monet", "cat[]; lake[]"),
         ("a cat, oil on canvas, in the style of an owl, with a dog", "cat[]; dog[]"),
         ("a street without people, no cars", "street[]"),
+        ("no, a street without people and cars, and a dog", "street[]; dog[]"),
+        ("a street without people and a dog", "street[]; dog[]"),
         ("a red cube on a blue cube", "cube[red]; cube[blue]"),
         ("a red van behind a tree, the van", "van[red]; tree[]"),
         ("a sign that says 'cat', 'dog' written on a wall", "sign[]; wall[]"),
