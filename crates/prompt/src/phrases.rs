@@ -290,7 +290,9 @@ impl Cutter<'_> {
     fn participle(&mut self, at: usize, reading: Reading) {
         let follows = self.sentence.noun_follows(at);
         let first = self.phrase.nouns.is_empty();
-        if reading.is_form(Form::Past) && (follows || first) {
+        // "the ball crashed right through"
+        let aside = self.sentence.reading(at + 1).is_some_and(|next| next.role == Role::Relation);
+        if reading.is_form(Form::Past) && (follows && !aside || first) {
             // "a snow covered hill": what it is covered with is no thing of its own.
             self.phrase.nouns.clear();
             self.phrase.attributes.push(at);

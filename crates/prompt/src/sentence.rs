@@ -1,6 +1,6 @@
 //! The words of a prompt with what they can be, and questions about their neighbours.
 
-use crate::lexicon::{Form, Thing};
+use crate::lexicon::{Form, Part, Thing};
 use crate::tokenizer::Word;
 use crate::words::{List, Reading, Role};
 
@@ -111,8 +111,13 @@ impl<'a> Sentence<'a> {
             true => reading.is_form(Form::Base),
             false => reading.is_form(Form::S),
         };
-        let verb_first = matches!(reading.role, Role::Verb | Role::Participle);
-        (agrees || reading.is_form(Form::Ing)) && (verb_first || self.goes_on(at))
+        let goes_on = match reading.entry.map(|entry| entry.first) {
+            // "tree *branches* at night": only an object makes a verb of it.
+            Some(Part::Noun) => self.role(at + 1) == Some(Role::Determiner),
+            _ => self.goes_on(at),
+        };
+        let verb = matches!(reading.role, Role::Verb | Role::Participle) || goes_on;
+        verb && (agrees || reading.is_form(Form::Ing))
     }
 
     /// "a mountain *retreat*": no verb, as that would be "retreats".

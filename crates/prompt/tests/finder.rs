@@ -245,6 +245,10 @@ fn what_surrounds_a_noun_decides() {
         ("a man rides a horse; two dogs chase a ball", "man[]; horse[]; dogs[]; ball[]"),
         ("a tower stands near two ducks that watch a toy box", "tower[]; ducks[]; toy box[]"),
         ("the cat rings a bell, waves covering their feet", "cat[]; bell[]; waves[]; feet[]"),
+        (
+            "origami boats in a lake between tree branches",
+            "origami boats[]; lake[]; tree branches[]",
+        ),
         ("the car is red", "car[red]"),
         ("a man with a hat is tall", "man[]; hat[]"),
         ("a slice of pizza and a pair of red shoes", "pizza[]; shoes[red]"),
