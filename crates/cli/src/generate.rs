@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use excite_diffusion::Model;
-use excite_jobs::Resolved;
+use excite_jobs::{FoundSubject, Resolved};
 use serde_json::json;
 
 use crate::args::GenerateArgs;
@@ -129,12 +129,18 @@ fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer
     let images = count(plan.images.len());
     printer.note(&format!("model {name} on {kind}; {images}, {todo} to make"));
     if let [one] = resolved
-        && one.subjects_found
-        && !one.first.subjects.is_empty()
+        && !one.found.is_empty()
     {
-        let words: Vec<&str> = one.first.subjects.iter().map(|s| s.word.as_str()).collect();
+        let words: Vec<String> = one.found.iter().map(with_attributes).collect();
         printer.note(&format!("subjects found: {} (--subjects names others)", words.join(", ")));
     }
+}
+
+/// `cat (red, fluffy)`.
+fn with_attributes(found: &FoundSubject) -> String {
+    let attributes: Vec<&str> = found.attributes.iter().map(|a| a.word.as_str()).collect();
+    let word = &found.subject.word;
+    if attributes.is_empty() { word.clone() } else { format!("{word} ({})", attributes.join(", ")) }
 }
 
 fn count(images: usize) -> String {

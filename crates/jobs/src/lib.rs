@@ -13,6 +13,7 @@ mod seeds;
 mod spec;
 
 pub use error::LineError;
+pub use excite_prompt::FoundSubject;
 pub use line::{FIELDS, Line, SubjectRequest};
 pub use method::{AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange};
 pub use resolve::{ModelFacts, Resolved, Warning};

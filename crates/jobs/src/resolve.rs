@@ -51,8 +51,6 @@ pub struct Resolved {
     pub custom_id: Option<String>,
     /// What the person wants to find it by.
     pub labels: BTreeMap<String, String>,
-    /// Whether the subjects were found, not named.
-    pub subjects_found: bool,
     /// The subjects that were found, with their attributes; empty where they were named.
     pub found: Vec<FoundSubject>,
     /// What the person should know.
@@ -143,7 +141,6 @@ impl Line {
                 (subjects.collect(), found.subjects)
             }
         };
-        let subjects_found = self.subjects.is_none();
         let method = self.method(facts, &subjects, &mut warnings)?;
         let seeds = self.seeds()?;
         let first = Spec {
@@ -165,7 +162,7 @@ impl Line {
         let labels = self.labels.clone().unwrap_or_default();
         check_labels(&labels)?;
         let custom_id = self.custom_id.clone();
-        Ok(Resolved { first, seeds, custom_id, labels, subjects_found, found, warnings })
+        Ok(Resolved { first, seeds, custom_id, labels, found, warnings })
     }
 
     fn method(
@@ -381,7 +378,7 @@ mod tests {
     fn what_is_left_out_is_filled_in() {
         let got = resolve(r#"{"prompt": "a cat and a frog", "seeds": "3..5"}"#).unwrap();
         assert_eq!(words(&got), ["cat", "frog"]);
-        assert!(got.subjects_found && got.warnings.is_empty());
+        assert!(got.warnings.is_empty());
         let specs: Vec<Spec> = got.specs().collect();
         assert_eq!(specs.iter().map(|spec| spec.seed).collect::<Vec<_>>(), [3, 4]);
         let spec = &specs[0];
@@ -402,7 +399,7 @@ mod tests {
             let line = json!({"prompt": "a cat and a frog", "subjects": subjects});
             let got = resolve(&line.to_string()).unwrap();
             assert_eq!(words(&got), want, "{line}");
-            assert!(!got.subjects_found && got.found.is_empty());
+            assert!(got.found.is_empty());
         }
     }
 

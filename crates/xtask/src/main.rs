@@ -6,6 +6,7 @@
 
 mod bench;
 mod docs;
+mod full_size;
 mod peers;
 mod project;
 mod test;
@@ -37,6 +38,7 @@ enum Task {
     /// Check the house rules alone: headers, lengths, left-overs, links
     Tidy,
     Bench(BenchArgs),
+    FullSize(full_size::FullSizeArgs),
     /// Draw the pictures of docs/images again, with the release build
     Docs,
 }
@@ -87,6 +89,7 @@ fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
         Task::Test(args) => test::run(project, args.all),
         Task::Tidy => tidy::run(project),
         Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => bench::pipeline(project, args),
+        Task::FullSize(args) => full_size::run(project, args),
         Task::Docs => docs::run(project),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture;
-use excite_jobs::{Method, Resolved, Spec, Warning};
+use excite_jobs::{FoundSubject, Method, Resolved, Spec, Warning};
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
@@ -20,6 +20,8 @@ pub(super) struct Image {
     pub(super) spec: Spec,
     pub(super) custom_id: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
+    /// The subjects with their attributes, if they were found and not named.
+    pub(super) found: Vec<FoundSubject>,
     /// What was done otherwise than its line may expect.
     pub(super) warnings: Vec<Warning>,
     /// Where the PNG goes.
@@ -106,6 +108,7 @@ impl Plan {
                         spec,
                         custom_id: line.custom_id.clone(),
                         labels: line.labels.clone(),
+                        found: line.found.clone(),
                         warnings: line.warnings.clone(),
                         finished: None,
                     });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use excite_diffusion::{Error, Model, Outputs, Rendered, Run, Trace};
-use excite_jobs::{SchedulerName, Spec, Warning};
+use excite_jobs::{FoundSubject, SchedulerName, Spec, Warning};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -203,11 +203,12 @@ pub(super) fn skipped(image: &Image, sidecar: &Sidecar) -> Value {
 fn about(image: &Image, status: &str) -> Value {
     let warning = |w: &Warning| json!({"code": w.code(), "message": w.to_string()});
     let warnings: Vec<Value> = image.warnings.iter().map(warning).collect();
+    let found = |f: &FoundSubject| json!({"word": f.subject.word, "attributes": f.attributes, "sure": f.sure});
     json!({
         "v": 1, "status": status, "path": shown(&image.path), "custom_id": image.custom_id,
         "labels": image.labels, "prompt": image.spec.prompt, "seed": image.spec.seed,
         "method": image.spec.method.name(), "subjects": image.spec.subjects,
-        "warnings": warnings,
+        "found": image.found.iter().map(found).collect::<Vec<_>>(), "warnings": warnings,
     })
 }
 
