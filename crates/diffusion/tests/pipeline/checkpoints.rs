@@ -175,3 +175,29 @@ fn stable_diffusion_xl_is_diffusers() {
     figures("sdxl");
     assert_eq!((model("sdxl").family(), model("sdxl").facts().width), ("SDXL", 1024));
 }
+
+/// SDXL's images have time embeddings of their own, and its blocks are computed again for the
+/// gradient; neither may depend on the batch.
+#[test]
+fn an_image_of_stable_diffusion_xl_is_the_same_in_a_batch() {
+    let model = model("sdxl");
+    let edit = |seed: u32, prompt: &str, height: u32| {
+        json!({
+            "prompt": prompt, "seed": seed, "steps": 2, "width": 192, "height": height,
+            "negative_prompt": "", "method": "attend_and_excite",
+            "method_params": {"thresholds": {"0": 0.99}, "max_refinement_steps": 2},
+        })
+    };
+    let cat = spec(model, edit(1, "a cat and a frog", 128));
+    let frog = spec(model, edit(2, "a small frog, a cat", 128));
+    let bits = |rendered: &Rendered| {
+        let latents = Tensor::stack(rendered.record.latents(), 0).unwrap();
+        let values = latents.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let outputs = Outputs { latents: true, maps: false };
+    let together = Run::start(model, &[cat.clone(), frog.clone()], outputs).unwrap();
+    let together = together.complete(&never, |_| ()).unwrap();
+    assert!(bits(&run(model, cat)) == bits(&together[0]));
+    assert!(bits(&run(model, frog)) == bits(&together[1]));
+}

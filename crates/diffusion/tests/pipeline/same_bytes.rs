@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use excite_diffusion::{Checkpoint, Error, Outputs, Rendered, Run, Trace};
-use excite_jobs::Spec;
+use excite_jobs::{Noise, SchedulerName, Spec};
 
 use crate::{emoji, never, specs};
 
@@ -92,6 +92,28 @@ fn an_image_survives_a_stop_after_any_step() {
         if step < steps {
             run.step(&never).unwrap();
         }
+    }
+}
+
+/// What a scheduler remembers, and the noise that some draw on the way, belong to the image too.
+#[test]
+fn every_scheduler_stops_and_goes_on_in_another_batch() {
+    for (i, name) in SchedulerName::NAMES.iter().enumerate() {
+        let noise = Noise::NAMES[i % Noise::NAMES.len()];
+        let line = format!(
+            r#"{{"prompt": "a cat and a frog", "seeds": "0..3", "steps": 5, "scheduler": "{name}",
+                "noise": "{noise}"}}"#
+        );
+        let specs = specs(&line);
+        let alone = bytes(&render(&specs[1..2], ALL)[0]);
+        let mut run = Run::start(emoji(), &specs, ALL).unwrap();
+        run.step(&never).unwrap();
+        run.step(&never).unwrap();
+        let saved = run.checkpoint(1).unwrap().to_bytes().unwrap();
+        let saved = [Checkpoint::from_bytes(&saved).unwrap()];
+        let resumed = Run::resume(emoji(), &specs[1..2], ALL, &saved).unwrap();
+        assert!(bytes(&resumed.complete(&never, |_| ()).unwrap()[0]) == alone, "{name} resumed");
+        assert!(bytes(&run.complete(&never, |_| ()).unwrap()[1]) == alone, "{name} in a batch");
     }
 }
 
@@ -200,11 +222,17 @@ fn images_that_cannot_share_a_run_are_refused() {
     }
 }
 
-/// Sides that differ, smaller and larger than those the model knows.
+/// Sides that differ, smaller and larger than those the model knows. 1024x256 has as many pixels as
+/// 512x512: maps are taken by their level, not by their number of pixels.
 #[test]
 fn other_sizes_are_made() {
-    let line = r#"{"prompt": "a cat and a frog", "width": 96, "height": 160, "steps": 2}"#;
-    let rendered = render(&specs(line), ALL).remove(0);
-    assert_eq!((rendered.picture.width(), rendered.picture.height()), (96, 160));
-    assert_eq!(rendered.record.observed()[0].size, (20, 12));
+    for (width, height, steps, maps) in [(96, 160, 2, (20, 12)), (1024, 256, 1, (32, 128))] {
+        let line = format!(
+            r#"{{"prompt": "a cat and a frog", "width": {width}, "height": {height},
+                "steps": {steps}, "method_params": {{"thresholds": {{}}}}}}"#
+        );
+        let rendered = render(&specs(&line), ALL).remove(0);
+        assert_eq!((rendered.picture.width(), rendered.picture.height()), (width, height));
+        assert_eq!(rendered.record.observed()[0].size, maps);
+    }
 }
