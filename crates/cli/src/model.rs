@@ -7,6 +7,8 @@ mod show;
 
 use std::sync::atomic::AtomicBool;
 
+use excite_diffusion::Stored;
+
 use crate::args::ModelCommand;
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
@@ -22,6 +24,18 @@ pub(crate) fn run(
         ModelCommand::Check(args) => check::run(args, printer, interrupted),
         ModelCommand::Pull(args) => pull::run(args, printer, interrupted),
     }
+}
+
+/// One line a component: how large it is and how it is stored.
+pub(crate) fn component_lines(components: &[(String, Stored)]) -> Vec<String> {
+    let line = |(name, stored): &(String, Stored)| {
+        let (millions, formats) = (stored.parameters as f64 / 1e6, stored.formats.join(", "));
+        format!(
+            "  {name:<15} {:>5} tensors, {millions:>7.1} million weights, {formats}",
+            stored.tensors
+        )
+    };
+    components.iter().map(line).collect()
 }
 
 /// Bytes as people read them: 1.3 GB.

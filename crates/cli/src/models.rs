@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::{EmbeddedFiles, Folder, Model};
+use excite_prompt::{CLIP_MERGES, CLIP_VOCAB};
 
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
@@ -13,10 +14,14 @@ pub(crate) const BUNDLED: &str = "emoji";
 
 macro_rules! files {
     ($($file:literal),+ $(,)?) => {
-        &[$((
-            $file,
-            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji/", $file)),
-        )),+]
+        &[
+            ("tokenizer/vocab.json", CLIP_VOCAB),
+            ("tokenizer/merges.txt", CLIP_MERGES),
+            $((
+                $file,
+                include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji/", $file)),
+            )),+
+        ]
     };
 }
 
@@ -25,9 +30,7 @@ const FILES: EmbeddedFiles = files!(
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
-    "tokenizer/merges.txt",
     "tokenizer/special_tokens_map.json",
-    "tokenizer/vocab.json",
     "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json",
@@ -55,7 +58,7 @@ pub(crate) fn home() -> Result<PathBuf, Fault> {
 pub(crate) fn find(model: &str) -> Result<Folder, Fault> {
     let path = PathBuf::from(model);
     if path.exists() {
-        return Ok(Folder::at(path));
+        return Ok(Folder::at(single_file_in(&path).unwrap_or(path)));
     }
     if model == BUNDLED {
         return Ok(Folder::Embedded { name: BUNDLED, files: FILES });
@@ -83,7 +86,7 @@ pub(crate) fn is_name(model: &str) -> bool {
     !model.is_empty() && !model.starts_with('.') && model.chars().all(letter)
 }
 
-/// A fetched folder may hold no pipeline, but one file in the original layout.
+/// A folder may hold no pipeline, but one file in the original layout.
 fn single_file_in(folder: &Path) -> Option<PathBuf> {
     if folder.join("model_index.json").exists() {
         return None;

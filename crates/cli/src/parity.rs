@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::ParityArgs;
 use crate::fault::{Fault, Status};
+use crate::model::component_lines;
 use crate::models::{self, BUNDLED};
 use crate::printer::Printer;
 
@@ -26,10 +27,10 @@ pub(crate) fn run(
 ) -> Result<Status, Fault> {
     let model = models::load(&args.model, printer)?;
     let parameters: u64 = model.components().iter().map(|(_, stored)| stored.parameters).sum();
-    let millions = parameters as f64 / 1e6;
-    printer.result(&format!(
-        "tensors  all there, of the right shapes, finite: {millions:.1} million weights"
-    ));
+    printer.result("tensors  all there, none left over, of the right shapes, finite");
+    for line in component_lines(model.components()) {
+        printer.result(&line);
+    }
     let bundled = models::find(BUNDLED)?;
     let same = model.name() == Model::load(&bundled)?.name();
     let published = model.family() == "SD 1.x" && model.facts().width == PUBLISHED_SIDE;

@@ -68,22 +68,15 @@ impl Printer {
 
     /// A bar over `length` steps on a terminal, nothing elsewhere.
     pub(crate) fn bar(&self, length: u64) -> ProgressBar {
-        let style = ProgressStyle::with_template(
-            "{msg} {wide_bar:.cyan/blue} {percent:>3}% {elapsed} done, {eta} left",
-        );
-        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
+        bar(length, "{msg} {wide_bar:.cyan/blue} {percent:>3}% {elapsed} done, {eta} left")
     }
 
-    /// A bar over bytes on a terminal, nothing elsewhere.
-    pub(crate) fn download_bar(&self, bytes: u64) -> ProgressBar {
-        let style = ProgressStyle::with_template(
-            "{msg} {wide_bar:.cyan/blue} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-        );
-        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
+    /// A bar over bytes.
+    pub(crate) fn bytes_bar(&self, bytes: u64) -> ProgressBar {
+        bar(
+            bytes,
+            "{msg} {wide_bar:.cyan/blue} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
+        )
     }
 
     /// Shows that something is going on until the value is dropped.
@@ -92,6 +85,13 @@ impl Printer {
         bar.enable_steady_tick(Duration::from_millis(100));
         Spinner(bar)
     }
+}
+
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }
 
 pub(crate) struct Spinner(ProgressBar);

@@ -124,7 +124,8 @@ fn a_model_is_fetched_listed_checked_and_used() {
 
     let (stdout, _) = succeeded(&world.excite(&["model", "check", "name"]));
     assert!(stdout.contains("files are as they were fetched"), "{stdout}");
-    assert!(stdout.contains("8.4 million weights"), "{stdout}");
+    assert!(stdout.contains("tensors  all there, none left over"), "{stdout}");
+    assert!(stdout.contains("4.2 million weights, F16"), "{stdout}");
 
     // The same numbers as the bundled model under another name.
     let out = TempDir::new().unwrap();

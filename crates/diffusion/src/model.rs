@@ -215,3 +215,47 @@ fn require_folder(path: &Path, model: &str) -> Result<()> {
         |source| Error::Read { model: model.to_owned(), file: INDEX.to_owned(), source };
     std::fs::metadata(path.join(INDEX)).map(|_| ()).map_err(unreadable)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn emoji() -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji"))
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let target = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                copy(&path, &target);
+            } else {
+                std::fs::copy(&path, &target).unwrap();
+            }
+        }
+    }
+
+    /// A UNet whose predictions are far below its input predicts velocity, one whose predictions
+    /// are about its input does not.
+    #[test]
+    fn what_a_unet_predicts_shows_in_its_predictions() {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&emoji(), folder.path());
+        for (shift, velocity) in [(0f32, false), (-5., true)] {
+            let path = folder.path().join("unet/diffusion_pytorch_model.safetensors");
+            let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+            let shifted = Tensor::new(&[shift; 4], &Device::Cpu).unwrap();
+            tensors.insert("conv_out.bias".into(), shifted);
+            candle_core::safetensors::save(&tensors, &path).unwrap();
+            let mut model = Model::load(&Folder::Directory(folder.path().to_owned())).unwrap();
+            assert_eq!(model.facts().width, 128);
+            model.settle_prediction().unwrap();
+            assert_eq!(model.schedulers().predicts_velocity(), velocity);
+            assert_eq!(model.facts().width, if velocity { 768 } else { 128 });
+        }
+    }
+}

@@ -71,6 +71,8 @@ impl Entry {
 /// How large a component is, and how its weights are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
+    /// Tensors.
+    pub tensors: usize,
     /// Weights, not bytes.
     pub parameters: u64,
     /// Number formats in the files, such as `F16`.
@@ -106,7 +108,8 @@ impl Weights {
         let formats: BTreeSet<String> =
             self.entries.values().map(|entry| format!("{:?}", entry.info.dtype)).collect();
         let parameters = self.entries.values().map(count).sum();
-        Stored { parameters, formats: formats.into_iter().collect() }
+        let tensors = self.entries.len();
+        Stored { tensors, parameters, formats: formats.into_iter().collect() }
     }
 
     /// Fails if there are tensors that nobody asked for.

@@ -75,8 +75,7 @@ impl fmt::Display for Doubt {
             ),
             Self::Guessed { words } => write!(
                 f,
-                "{} is guessed to be a subject and in no lexicon; name the subjects if that is \
-                 wrong",
+                "{} is in no lexicon and taken for a subject; name the subjects if that is wrong",
                 list(words)
             ),
             Self::Unclear { words } => write!(

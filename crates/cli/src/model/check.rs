@@ -7,6 +7,7 @@ use excite_diffusion::{Folder, Model};
 use excite_hub::{SOURCE, Source};
 use serde_json::json;
 
+use super::component_lines;
 use crate::args::ModelArgs;
 use crate::fault::{Fault, Status};
 use crate::models;
@@ -34,10 +35,10 @@ pub(super) fn run(
     drop(spinner);
     let model = model?;
     let parameters: u64 = model.components().iter().map(|(_, stored)| stored.parameters).sum();
-    let millions = parameters as f64 / 1e6;
-    printer.result(&format!(
-        "tensors  all there, of the right shapes, finite: {millions:.1} million weights"
-    ));
+    printer.result("tensors  all there, none left over, of the right shapes, finite");
+    for line in component_lines(model.components()) {
+        printer.result(&line);
+    }
     printer.result(&format!("family   {}", model.family()));
     printer.result(&format!("name     {}", model.name()));
     printer.object(&json!({
@@ -50,7 +51,7 @@ pub(super) fn run(
 /// Compares the files with what they were when they were fetched; how many there are.
 fn digests(path: &Path, printer: &Printer, interrupted: &AtomicBool) -> Result<usize, Fault> {
     let source = Source::read(path)?;
-    let bar = printer.bar(source.files.iter().map(|file| file.bytes).sum());
+    let bar = printer.bytes_bar(source.files.iter().map(|file| file.bytes).sum());
     let cancelled = || interrupted.load(Ordering::Relaxed);
     let damaged = source.verify(
         path,

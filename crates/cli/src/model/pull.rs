@@ -45,7 +45,7 @@ pub(super) fn run(
         files.len(),
         bytes(total)
     ));
-    let bar = printer.download_bar(total);
+    let bar = printer.bytes_bar(total);
     let source = hub.fetch(
         &snapshot,
         &files,

@@ -4,7 +4,7 @@ use excite_diffusion::{Folder, Outline};
 use excite_hub::Source;
 use serde_json::{Value, json};
 
-use super::bytes;
+use super::{bytes, component_lines};
 use crate::args::ModelArgs;
 use crate::fault::{Fault, Status};
 use crate::models;
@@ -20,10 +20,14 @@ pub(super) fn run(args: &ModelArgs, printer: &Printer) -> Result<Status, Fault> 
         None => "found out when it is loaded",
     };
     let map = outline.map_side;
+    let mut size = format!("{0}x{0} pixels, multiples of {1}", outline.side, outline.size_multiple);
+    if outline.velocity.is_none() {
+        size.push_str(" (768x768 if it predicts velocity)");
+    }
     let mut rows = vec![
         ("model", outline.name.clone()),
         ("family", format!("{} ({})", outline.family, outline.class)),
-        ("size", format!("{0}x{0} pixels, multiples of {1}", outline.side, outline.size_multiple)),
+        ("size", size),
         ("maps", format!("{map}x{map} at that size")),
         ("predicts", predicts.to_owned()),
         ("scheduler", outline.scheduler.to_string()),
@@ -37,16 +41,17 @@ pub(super) fn run(args: &ModelArgs, printer: &Printer) -> Result<Status, Fault> 
     for (label, value) in rows {
         printer.result(&format!("{label:<10} {value}"));
     }
-    for (name, stored) in &outline.components {
-        let millions = stored.parameters as f64 / 1e6;
-        let formats = stored.formats.join(", ");
-        printer.result(&format!("  {name:<15} {millions:>8.1} million weights, {formats}"));
+    for line in component_lines(&outline.components) {
+        printer.result(&line);
     }
     let components: Vec<Value> = outline
         .components
         .iter()
         .map(|(name, stored)| {
-            json!({"name": name, "parameters": stored.parameters, "formats": stored.formats})
+            json!({
+                "name": name, "tensors": stored.tensors, "parameters": stored.parameters,
+                "formats": stored.formats,
+            })
         })
         .collect();
     printer.object(&json!({

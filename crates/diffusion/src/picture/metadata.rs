@@ -3,7 +3,7 @@
 //!
 //! Nothing about how the image came to be: its bytes must not change with a retry.
 
-use excite_jobs::{Method, Spec};
+use excite_jobs::{Method, SchedulerName, Spec};
 
 use super::{Picture, Read};
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ fn parameters(spec: &Spec) -> String {
     }
     let (model, digest) = spec.model.split_once('@').unwrap_or((&spec.model, ""));
     let subjects: Vec<&str> = spec.subjects.iter().map(|s| s.word.as_str()).collect();
-    let sampler = spec.scheduler.as_str().to_uppercase();
+    let sampler = sampler(spec.scheduler);
     text.push_str(&format!(
         "\nSteps: {}, Sampler: {sampler}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}, Model: {model}, Method: {}",
         spec.steps,
@@ -60,6 +60,19 @@ fn parameters(spec: &Spec) -> String {
         text.push_str(&format!(", Subjects: \"{}\"", subjects.join(", ")));
     }
     text
+}
+
+/// Schedulers by the names that image browsers know.
+fn sampler(scheduler: SchedulerName) -> &'static str {
+    match scheduler {
+        SchedulerName::Pndm => "PNDM",
+        SchedulerName::Ddim => "DDIM",
+        SchedulerName::Euler => "Euler",
+        SchedulerName::EulerKarras => "Euler Karras",
+        SchedulerName::EulerAncestral => "Euler a",
+        SchedulerName::Dpmpp2m => "DPM++ 2M",
+        SchedulerName::Dpmpp2mKarras => "DPM++ 2M Karras",
+    }
 }
 
 #[cfg(test)]

@@ -175,3 +175,55 @@ fn scheduler(family: Family, velocity: bool) -> Value {
         "prediction_type": if velocity { "v_prediction" } else { "epsilon" },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Recipe {
+        configs: BTreeMap<String, serde_json::Map<String, Value>>,
+        tensors: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
+    }
+
+    /// What is made from the shapes is what the folder of the same model says.
+    #[test]
+    fn configurations_are_those_of_the_folder() {
+        for (family, name, velocity) in [
+            (Family::Sd1, "sd14", false),
+            (Family::Sd2, "sd21", true),
+            (Family::Sdxl, "sdxl", false),
+        ] {
+            let path = format!("/../../tests/peers/golden/{name}.json");
+            let text = std::fs::read(format!("{}{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let Recipe { configs, tensors } = serde_json::from_slice(&text).unwrap();
+            let shape = |component: &str, key: &str| tensors[component].get(key).cloned();
+            let count = |component: &str, prefix: &str| {
+                let keys = tensors[component].keys().filter_map(|key| key.strip_prefix(prefix));
+                let numbers = keys.filter_map(|rest| rest.split('.').next()?.parse::<usize>().ok());
+                numbers.max().map_or(0, |last| last + 1)
+            };
+            let shapes = Shapes { shape: &shape, count: &count };
+            for (file, made) in all(family, &shapes, velocity, name).unwrap() {
+                let folder = &configs[&file];
+                for (field, value) in made.as_object().unwrap() {
+                    let Some(want) = folder.get(field) else { continue };
+                    // One number for all levels is the same as that number for each.
+                    let same = value == want
+                        || value.as_array().is_some_and(|each| each.iter().all(|v| v == want));
+                    // The small models have shorter size embeddings; projections that are not used
+                    // are not in the file.
+                    let small = ["addition_time_embed_dim", "projection_dim"];
+                    assert!(
+                        same || small.contains(&field.as_str()),
+                        "{name} {file}: `{field}` is {value}, not {want}"
+                    );
+                }
+            }
+        }
+    }
+}

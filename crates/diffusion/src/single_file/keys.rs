@@ -23,11 +23,13 @@ pub(super) fn translate(family: Family, key: &str, shape: &[usize]) -> Vec<Place
         let whole = |key| vec![Place { component, key, part: Part::Whole }];
         key.map(whole).unwrap_or_default()
     };
+    // A key that is in a network and unknown stays as it is, so that it is found to be left over.
     if let Some(rest) = key.strip_prefix("model.diffusion_model.") {
-        return at("unet", unet(rest));
+        return at("unet", unet(rest).or_else(|| Some(rest.to_owned())));
     }
     if let Some(rest) = key.strip_prefix("first_stage_model.") {
-        return at("vae", vae(rest));
+        let inside = rest.starts_with("encoder.") || rest.starts_with("decoder.");
+        return at("vae", vae(rest).or_else(|| inside.then(|| rest.to_owned())));
     }
     let (clip, open_clip) = match family {
         Family::Sd1 => ("cond_stage_model.transformer.", None),
@@ -288,6 +290,19 @@ mod tests {
             (Family::Sdxl, "conditioner.embedders.1.model.logit_scale"),
         ] {
             assert_eq!(translate(family, key, &[1]), [], "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_inside_a_network_is_not_lost() {
+        for (key, component) in [
+            ("model.diffusion_model.input_blocks.1.0.new_layers.0.weight", "unet"),
+            ("first_stage_model.decoder.mid.attn_1.new.weight", "vae"),
+        ] {
+            let places = translate(Family::Sd1, key, &[1]);
+            assert_eq!(places.len(), 1, "{key}");
+            assert_eq!(places[0].component, component);
+            assert!(key.ends_with(&places[0].key), "{key}");
         }
     }
 
