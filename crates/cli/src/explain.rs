@@ -148,7 +148,10 @@ impl<'a> Told<'a> {
         for (i, step) in self.steps.iter().enumerate() {
             let loss = step.loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
             let weakest = self.word(self.weakest[i]);
-            text.push_str(&format!("{i:>4} {:>8} {loss:>8}  {weakest:<column$}", step.timestep));
+            // Euler's method visits fractions of timesteps.
+            let digits = if step.timestep.fract() == 0. { 0 } else { 2 };
+            let timestep = format!("{:.digits$}", step.timestep);
+            text.push_str(&format!("{i:>4} {timestep:>8} {loss:>8}  {weakest:<column$}"));
             for (subject, score) in spec.subjects.iter().zip(&step.scores) {
                 let score = score.map_or("-".to_owned(), |score| format!("{score:.4}"));
                 text.push_str(&format!(" {score:>0$}", wide(&subject.word)));

@@ -115,7 +115,7 @@ impl Model {
             size_multiple: self.unet.size_multiple() as u32 * factor,
             side_min: self.unet.side_min() as u32 * factor,
             train_timesteps: self.schedulers.train_timesteps(),
-            scheduler: self.schedulers.default_name(),
+            scheduler: self.schedulers.own(),
             prompt_only_tokens: self.text.pads_with_zero(),
         }
     }

@@ -2,7 +2,6 @@
 
 use excite_jobs::SchedulerName;
 
-use crate::error::Result;
 use crate::folder::{Folder, Loader};
 use crate::model::{Pipeline, family};
 use crate::scheduler::SchedulerConfig;
@@ -29,8 +28,8 @@ pub struct Outline {
     pub size_multiple: u32,
     /// Side of the maps that guidance reads, at that size.
     pub map_side: u32,
-    /// The model's own scheduler.
-    pub scheduler: SchedulerName,
+    /// The model's own scheduler, or its class if that is none of ours.
+    pub scheduler: Result<SchedulerName, String>,
     /// Whether the UNet predicts velocity instead of noise; `None` if the files do not say.
     pub velocity: Option<bool>,
     /// How large each component is and how its weights are stored.
@@ -42,7 +41,7 @@ pub struct Outline {
 impl Outline {
     /// # Errors
     /// As [`crate::Model::load`], but for what only shows in the weights themselves.
-    pub fn read(folder: &Folder) -> Result<Self> {
+    pub fn read(folder: &Folder) -> crate::Result<Self> {
         let mut loader = Loader::for_outline(folder)?;
         let pipeline = Pipeline::read(folder, &mut loader)?;
         let mut pads_with_zero = load_tokenizer(&mut loader, "tokenizer")?.pad() == 0;
@@ -64,7 +63,7 @@ impl Outline {
             side: unet.sample_size as u32 * factor,
             size_multiple: unet.size_multiple as u32 * factor,
             map_side: unet.map_side as u32,
-            scheduler: schedulers.default_name(),
+            scheduler: schedulers.own(),
             velocity: known.then(|| schedulers.predicts_velocity()),
             components: loader.components().to_vec(),
             file_bytes: loader.weight_bytes(),

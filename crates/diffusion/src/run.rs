@@ -169,23 +169,17 @@ impl<'m> Run<'m> {
         let timestep = self.scheduler.timesteps()[step];
         // 1. Guidance moves the latents of the images that have it, refined where it is due.
         let (latents, guided) = self.guide(step, timestep, cancelled)?;
-        // 2. The full UNet predicts noise for the moved latents, unconditional and conditional.
+        // 2. The full UNet predicts, for the moved latents, unconditional and conditional.
         if cancelled() {
             return Err(Error::Cancelled);
         }
-        let (noise, observed) = self.predict(step, timestep, &latents)?;
-        // 3. The scheduler takes the latents to the next timestep.
+        let (prediction, observed) = self.predict(step, timestep, &latents)?;
+        // 3. The scheduler takes the latents to the next timestep, some with fresh noise.
         let mut scheduler = self.scheduler.clone();
         let mut generators: Vec<_> = self.rows.iter().map(|row| row.generator.clone()).collect();
-        let fresh = scheduler.draws_noise().then(|| {
-            let draw =
-                |(latents, generator): (&Tensor, &mut Generator)| generator.normal(latents.dims());
-            let each = latents.iter().zip(&mut generators).map(draw).collect::<Result<Vec<_>>>()?;
-            Ok::<_, Error>(Tensor::stack(&each, 0)?)
-        });
-        let fresh = fresh.transpose()?;
         let latents = Tensor::stack(&latents, 0)?;
-        let latents = scheduler.step(step, &noise, &latents, fresh.as_ref())?;
+        let noise = scheduler.draws_noise().then(|| draw(&mut generators, &latents)).transpose()?;
+        let latents = scheduler.step(step, &prediction, &latents, noise.as_ref())?;
         let latents: Vec<Tensor> =
             (0..self.rows.len()).map(|r| latents.get(r)).collect::<Result<_, _>>()?;
         for (row, latents) in self.rows.iter().zip(&latents) {
@@ -269,8 +263,8 @@ impl<'m> Run<'m> {
             .collect()
     }
 
-    /// Classifier-free guidance for every image: the noise predictions `[b, 4, h, w]`, and for each
-    /// image what the conditional half attended to, if that is recorded.
+    /// Classifier-free guidance for every image: the predictions `[b, 4, h, w]`, and for each image
+    /// what the conditional half attended to, if that is recorded.
     fn predict(
         &mut self,
         step: usize,
@@ -312,6 +306,13 @@ impl<'m> Run<'m> {
         }
         Ok((Tensor::stack(&combined, 0)?, observed))
     }
+}
+
+/// Each image's next noise, as much as its latents.
+fn draw(generators: &mut [Generator], latents: &Tensor) -> Result<Tensor> {
+    let shape = &latents.dims()[1..];
+    let each = generators.iter_mut().map(|generator| generator.normal(shape));
+    Ok(Tensor::stack(&each.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 /// Height and width of the latents of a spec.

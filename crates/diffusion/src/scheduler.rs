@@ -180,7 +180,7 @@ mod tests {
             ("DPMSolverMultistepScheduler", "solver_type", Value::from("bh2")),
             ("DPMSolverMultistepScheduler", "use_lu_lambdas", Value::from(true)),
             ("DPMSolverMultistepScheduler", "final_sigmas_type", Value::from("other")),
-            ("LMSDiscreteScheduler", "_class_name", Value::from("LMSDiscreteScheduler")),
+            ("DPMSolverMultistepScheduler", "lambda_min_clipped", Value::from(-5.1)),
         ] {
             let clip = ("clip_sample", Value::from(false));
             let error = edited(&[clip, ("_class_name", class.into()), (field, value)]).unwrap_err();
@@ -218,7 +218,7 @@ mod tests {
             row.config.insert("_class_name".into(), row.class.clone().into());
             let config = SchedulerConfig::parse(&serde_json::to_vec(&row.config).unwrap());
             let config = config.unwrap_or_else(|e| panic!("{what}: {e}"));
-            let mut scheduler = config.scheduler(config.default_name(), row.steps).unwrap();
+            let mut scheduler = config.scheduler(config.own().unwrap(), row.steps).unwrap();
             let near = |got: f64, want: f64, of: f64| (got - want).abs() < 2e-5 * of.max(1.);
             let timesteps: Vec<f64> = scheduler.timesteps().iter().map(|&t| t.into()).collect();
             assert_eq!(timesteps.len(), row.timesteps.len(), "{what}");
@@ -270,7 +270,18 @@ mod tests {
         ] {
             let karras = ("use_karras_sigmas", Value::from(karras));
             let config = edited(&[clip.clone(), karras, ("_class_name", class.into())]).unwrap();
-            assert_eq!(config.default_name(), want);
+            assert_eq!(config.own(), Ok(want));
         }
+        // Another class is no obstacle to choosing one.
+        let config = edited(&[("_class_name", "LMSDiscreteScheduler".into())]).unwrap();
+        assert_eq!(config.own(), Err("LMSDiscreteScheduler".to_owned()));
+        config.scheduler(SchedulerName::Ddim, 20).unwrap();
+        // What Python writes for an infinity is no JSON.
+        let text = String::from_utf8(EMOJI.to_vec()).unwrap();
+        let text = text.replacen('{', r#"{"lambda_min_clipped": -Infinity,"#, 1);
+        SchedulerConfig::parse(text.as_bytes())
+            .unwrap()
+            .scheduler(SchedulerName::Dpmpp2m, 9)
+            .unwrap();
     }
 }

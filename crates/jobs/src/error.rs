@@ -4,6 +4,7 @@ use excite_prompt::SubjectError;
 use serde_json::Value;
 
 use crate::seeds::SeedsError;
+use crate::spec::SchedulerName;
 
 /// Why a line was refused. On the wire: `{field, code, message, remedy}`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -99,6 +100,12 @@ pub enum LineError {
     /// Seeds that cannot be read.
     #[error("`seeds`: {0}")]
     Seeds(SeedsError),
+    /// Nobody named a scheduler, and the model's own is none of ours.
+    #[error("the model's own scheduler is {own}, which is not supported")]
+    NoScheduler {
+        /// Class of the model's own.
+        own: String,
+    },
     /// `seed` beside `seeds`.
     #[error("the line has both `seed` and `seeds`")]
     SeedAndSeeds,
@@ -144,6 +151,7 @@ impl LineError {
             | Self::Character { field, .. }
             | Self::NotAMultiple { field, .. } => field,
             Self::Seeds(_) | Self::SeedAndSeeds => "seeds",
+            Self::NoScheduler { .. } => "scheduler",
             Self::Subject(_) | Self::TooManySubjects { .. } | Self::SubjectTwice { .. } => {
                 "subjects"
             }
@@ -188,6 +196,10 @@ impl LineError {
             }
             Self::Seeds(_) => ("seeds", "Write `0..4` (0 to 3), `0..=3` or `1,5,9`.".into()),
             Self::SeedAndSeeds => ("seed_and_seeds", "Keep one of them.".into()),
+            Self::NoScheduler { .. } => (
+                "no_scheduler",
+                format!("Set `scheduler` to one of: {}.", SchedulerName::NAMES.join(", ")),
+            ),
             Self::Subject(error) => error.advice(),
             Self::TooManySubjects { max, .. } => {
                 ("too_many_subjects", format!("Name at most {max}."))

@@ -34,8 +34,8 @@ pub struct ModelFacts {
     pub side_min: u32,
     /// Timesteps the model was trained with; fewer steps than that can be made.
     pub train_timesteps: u32,
-    /// The model's own scheduler.
-    pub scheduler: SchedulerName,
+    /// The model's own scheduler, or its class if that is none of ours.
+    pub scheduler: Result<SchedulerName, String>,
     /// Whether only the prompt's own tokens should compete in the second softmax.
     pub prompt_only_tokens: bool,
 }
@@ -153,7 +153,7 @@ impl Line {
             height: side("height", self.height.unwrap_or(facts.height), facts)?,
             steps: steps(self.steps.unwrap_or(STEPS), facts)?,
             guidance_scale: guidance_scale(self.guidance_scale.unwrap_or(GUIDANCE_SCALE))?,
-            scheduler: self.scheduler.unwrap_or(facts.scheduler),
+            scheduler: self.scheduler(facts)?,
             method,
             model: facts.name.clone(),
             engine: ENGINE,
@@ -184,6 +184,13 @@ impl Line {
                 }
                 Ok(Method::AttendAndExcite(params))
             }
+        }
+    }
+
+    fn scheduler(&self, facts: &ModelFacts) -> Result<SchedulerName, LineError> {
+        match self.scheduler {
+            Some(name) => Ok(name),
+            None => facts.scheduler.clone().map_err(|own| LineError::NoScheduler { own }),
         }
     }
 
@@ -353,6 +360,13 @@ mod tests {
     }
 
     fn resolve(json: &str) -> Result<Resolved, LineError> {
+        resolve_with(json, Ok(SchedulerName::Pndm))
+    }
+
+    fn resolve_with(
+        json: &str,
+        scheduler: Result<SchedulerName, String>,
+    ) -> Result<Resolved, LineError> {
         static ONE: std::sync::OnceLock<Tokenizer> = std::sync::OnceLock::new();
         let tokenizer = ONE.get_or_init(|| {
             Tokenizer::new(data!("vocab.json"), data!("merges.txt"), None).unwrap()
@@ -364,7 +378,7 @@ mod tests {
             size_multiple: 16,
             side_min: 16,
             train_timesteps: 1000,
-            scheduler: SchedulerName::Pndm,
+            scheduler,
             prompt_only_tokens: false,
         };
         Line::parse(json)?.resolve(&facts, tokenizer)
@@ -419,6 +433,16 @@ mod tests {
         assert_eq!(codes(&resolve(line).unwrap()), [""; 0]);
         let line = r#"{"prompt": "a blorp", "method": "none"}"#;
         assert_eq!(codes(&resolve(line).unwrap()), [""; 0]);
+    }
+
+    #[test]
+    fn a_model_with_an_unknown_scheduler_needs_one_named() {
+        let resolve = |json| resolve_with(json, Err("LMSDiscreteScheduler".into()));
+        let error = resolve(r#"{"prompt": "a cat"}"#).unwrap_err();
+        assert_eq!((error.field(), error.advice().0), ("scheduler", "no_scheduler"));
+        assert!(error.to_string().contains("LMSDiscreteScheduler"), "{error}");
+        let got = resolve(r#"{"prompt": "a cat", "scheduler": "euler"}"#).unwrap();
+        assert_eq!(got.first.scheduler, SchedulerName::Euler);
     }
 
     #[test]

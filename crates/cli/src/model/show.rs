@@ -19,6 +19,10 @@ pub(super) fn run(args: &ModelArgs, printer: &Printer) -> Result<Status, Fault> 
         Some(false) => "noise (epsilon)",
         None => "found out when it is loaded",
     };
+    let scheduler = match &outline.scheduler {
+        Ok(name) => name.to_string(),
+        Err(class) => format!("{class}, which is not supported: name another with --scheduler"),
+    };
     let map = outline.map_side;
     let mut size = format!("{0}x{0} pixels, multiples of {1}", outline.side, outline.size_multiple);
     if outline.velocity.is_none() {
@@ -30,7 +34,7 @@ pub(super) fn run(args: &ModelArgs, printer: &Printer) -> Result<Status, Fault> 
         ("size", size),
         ("maps", format!("{map}x{map} at that size")),
         ("predicts", predicts.to_owned()),
-        ("scheduler", outline.scheduler.to_string()),
+        ("scheduler", scheduler),
         ("on disk", bytes(outline.file_bytes)),
         ("in memory", format!("{} and the images in progress", bytes(outline.memory_bytes()))),
     ];
@@ -57,7 +61,7 @@ pub(super) fn run(args: &ModelArgs, printer: &Printer) -> Result<Status, Fault> 
     printer.object(&json!({
         "v": 1, "name": outline.name, "family": outline.family, "class": outline.class,
         "side": outline.side, "size_multiple": outline.size_multiple, "map_side": map,
-        "velocity": outline.velocity, "scheduler": outline.scheduler,
+        "velocity": outline.velocity, "scheduler": outline.scheduler.as_ref().ok(),
         "file_bytes": outline.file_bytes, "memory_bytes": outline.memory_bytes(),
         "components": components,
         "repository": source.as_ref().map(|s| &s.repository),

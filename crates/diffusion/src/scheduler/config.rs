@@ -76,7 +76,8 @@ struct File {
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     file: File,
-    default: SchedulerName,
+    /// The scheduler that the model names, or its class if that is none of ours.
+    own: Result<SchedulerName, String>,
     /// Cumulative product of alphas (`abar`), one a training timestep.
     pub(super) alphas: Vec<f64>,
 }
@@ -143,6 +144,7 @@ const FIXED: &[Fixed] = &[
     fixed("use_lu_lambdas", "false", SOLVERS, false),
     fixed("use_flow_sigmas", "false", SOLVERS, false),
     fixed("variance_type", "null", SOLVERS, false),
+    fixed("lambda_min_clipped", "null", SOLVERS, false),
 ];
 
 impl SchedulerConfig {
@@ -152,7 +154,9 @@ impl SchedulerConfig {
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
         let wrong = |message: String| Error::Config { file: FILE.into(), message };
-        let value: Value = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
+        // Python writes infinities that JSON does not have (`lambda_min_clipped` of DPM-Solver).
+        let text = String::from_utf8_lossy(bytes).replace(": -Infinity", ": null");
+        let value: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
         for (field, known) in NAMED {
             let found = value.get(*field).filter(|found| !found.is_null());
             if let Some(found) = found.filter(|v| v.as_str().is_none_or(|n| !known.contains(&n))) {
@@ -162,28 +166,30 @@ impl SchedulerConfig {
         }
         let file: File = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         let karras = file.use_karras_sigmas.unwrap_or(false);
-        let default = match (file.class.as_str(), karras) {
-            ("PNDMScheduler", _) => SchedulerName::Pndm,
-            ("DDIMScheduler", _) => SchedulerName::Ddim,
-            ("EulerDiscreteScheduler", false) => SchedulerName::Euler,
-            ("EulerDiscreteScheduler", true) => SchedulerName::EulerKarras,
-            ("EulerAncestralDiscreteScheduler", _) => SchedulerName::EulerAncestral,
-            ("DPMSolverMultistepScheduler", false) => SchedulerName::Dpmpp2m,
-            ("DPMSolverMultistepScheduler", true) => SchedulerName::Dpmpp2mKarras,
-            (class, _) => {
-                let remedy = "Set it to PNDMScheduler, DDIMScheduler, EulerDiscreteScheduler, \
-                              EulerAncestralDiscreteScheduler or DPMSolverMultistepScheduler.";
-                return Err(refuse("_class_name", &format!("`{class}`"), remedy));
-            }
+        let own = match (file.class.as_str(), karras) {
+            ("PNDMScheduler", _) => Ok(SchedulerName::Pndm),
+            ("DDIMScheduler", _) => Ok(SchedulerName::Ddim),
+            ("EulerDiscreteScheduler", false) => Ok(SchedulerName::Euler),
+            ("EulerDiscreteScheduler", true) => Ok(SchedulerName::EulerKarras),
+            ("EulerAncestralDiscreteScheduler", _) => Ok(SchedulerName::EulerAncestral),
+            ("DPMSolverMultistepScheduler", false) => Ok(SchedulerName::Dpmpp2m),
+            ("DPMSolverMultistepScheduler", true) => Ok(SchedulerName::Dpmpp2mKarras),
+            // Its betas and prediction serve the others all the same.
+            (class, _) => Err(class.to_owned()),
         };
-        file.check(default)?;
+        if let Ok(name) = own {
+            file.check(name)?;
+        }
         let alphas = file.alphas()?;
-        Ok(Self { file, default, alphas })
+        Ok(Self { file, own, alphas })
     }
 
     /// The scheduler that the model names.
-    pub fn default_name(&self) -> SchedulerName {
-        self.default
+    ///
+    /// # Errors
+    /// Its class, if that is none of ours: then one has to be chosen.
+    pub fn own(&self) -> Result<SchedulerName, String> {
+        self.own.clone()
     }
 
     /// Timesteps the model was trained with.
