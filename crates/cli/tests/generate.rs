@@ -264,13 +264,15 @@ fn wrong_usage_says_what_to_do_and_makes_nothing() {
         .unwrap();
     let jobs = jobs.to_str().unwrap();
     #[rustfmt::skip]
-    let table: [(&[&str], &[&str]); 15] = [
+    let table: [(&[&str], &[&str]); 17] = [
         (&[],                                          &["no prompt was given", "--file"]),
         (&[""],                                        &["`prompt` is empty", "Say what"]),
         (&[PROMPT, "--subjects", "dog"],               &["subject `dog` is not a word", "2 cat"]),
         (&[PROMPT, "--size", "100"],                   &["not a multiple of 16", "96 or 112"]),
         (&[PROMPT, "--size", "big"],                   &["128x192"]),
-        (&[PROMPT, "--scheduler", "euler"],            &["euler", "pndm, ddim"]),
+        (&[PROMPT, "--size", "8"],                     &["`width` is 8", "from 16 up to 2048"]),
+        (&[PROMPT, "--scheduler", "heun"],             &["heun", "pndm, ddim, euler"]),
+        (&[PROMPT, "--noise", "white"],                &["white", "torch_cpu, philox"]),
         (&[PROMPT, "--method", "magic"],               &["magic", "attend_and_excite, none"]),
         (&[PROMPT, "--method-params", "{"],            &["no JSON object"]),
         (&[PROMPT, "--method-params", "{\"gian\":1}"], &["method_params.gian", "gain"]),
