@@ -55,7 +55,6 @@ pub(super) fn translate(family: Family, key: &str, shape: &[usize]) -> Vec<Place
 
 fn unet(key: &str) -> Option<String> {
     let (head, rest) = key.split_once('.')?;
-    let fixed = |name: &str| Some(name.to_owned());
     match head {
         "input_blocks" | "output_blocks" => {
             let (number, rest) = rest.split_once('.')?;
@@ -86,7 +85,7 @@ fn unet(key: &str) -> Option<String> {
             ("label_emb.0.2", kind) => Some(format!("add_embedding.linear_2.{kind}")),
             ("out.0", kind) => Some(format!("conv_norm_out.{kind}")),
             ("out.2", kind) => Some(format!("conv_out.{kind}")),
-            _ => fixed(key),
+            _ => None,
         },
     }
 }
