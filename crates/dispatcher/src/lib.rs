@@ -1,0 +1,1 @@
+//! Accepts batches, feeds the queue, concludes outcomes, serves the HTTP API.
