@@ -1,21 +1,52 @@
-//! What an image is, and how people ask for it.
+//! The job protocol: what an image is, how people ask for it, how it travels, and the three ports
+//! it travels through.
 //!
 //! A [`Line`] is what a person writes: words, ranges of seeds, whatever they leave out. Checked
 //! against a model it becomes one [`Spec`] a seed: everything that decides the pixels and nothing
-//! about how they came to be. No tensors and no network here.
+//! about how they came to be. A [`Job`] is a spec on its way, an [`Outcome`] what a worker says of
+//! it, [`step`] what that makes of its [`State`]. With the feature `ports`: [`queue`], [`store`] and
+//! [`progress`], each with two back ends. No tensors here.
 
+pub mod api;
+mod batch;
+mod control;
+mod done;
 mod error;
+mod id;
+mod job;
+pub mod keys;
 pub mod limits;
 mod line;
 mod method;
+mod model_card;
+mod outcome;
+#[cfg(feature = "ports")]
+pub mod progress;
+#[cfg(feature = "ports")]
+pub mod queue;
 mod resolve;
+mod retry;
 mod seeds;
+mod sidecar;
 mod spec;
+mod state;
+#[cfg(feature = "ports")]
+pub mod store;
 
+pub use batch::{Batch, Cursor, Idempotency, Leader, Part, StoredLine, Work};
+pub use control::Control;
+pub use done::{Done, Summary, Tally};
 pub use error::LineError;
 pub use excite_prompt::FoundSubject;
+pub use id::{BatchId, IdError, JobId};
+pub use job::{About, Job, JobOutputs, Lane, MessageError, VERSION};
 pub use line::{FIELDS, Line, SubjectRequest};
 pub use method::{AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange};
+pub use model_card::{ModelCard, ModelFile};
+pub use outcome::{Class, Failure, Outcome, OutcomeKind, Success};
 pub use resolve::{ModelFacts, Resolved, Warning};
+pub use retry::{DeadReason, MAX_ATTEMPTS, Next, Rung, next};
 pub use seeds::{Seeds, SeedsError};
+pub use sidecar::{Attention, Number, Sidecar, StepLine};
 pub use spec::{ENGINE, Noise, SchedulerName, Spec, UnknownName};
+pub use state::{Event, JobState, Reason, State, step};

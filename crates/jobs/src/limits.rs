@@ -1,4 +1,4 @@
-//! Every limit of a line, in one place.
+//! Every limit of what comes in, in one place.
 
 use std::ops::RangeInclusive;
 
@@ -22,3 +22,33 @@ pub const CUSTOM_ID_CHARS_MAX: usize = 128;
 pub const LABELS_MAX: usize = 16;
 /// Characters of a label's name or value.
 pub const LABEL_CHARS_MAX: usize = 64;
+/// Jobs of a batch: what 8 digits can number, and 4 bits each stay below 50 MB.
+pub const JOBS_MAX: u32 = 100_000_000;
+/// Lines of a batch.
+pub const BATCH_LINES_MAX: u64 = 10_000_000;
+/// Bytes of a batch as it is uploaded.
+pub const BATCH_BYTES_MAX: u64 = 8 << 30;
+/// Lines of one part of a manifest.
+pub const PART_LINES_MAX: usize = 10_000;
+/// Jobs of a batch that may take the express lane.
+pub const EXPRESS_JOBS_MAX: u32 = 100;
+/// Characters of the name of a batch.
+pub const BATCH_NAME_CHARS_MAX: usize = 128;
+/// Characters of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
+/// Share of a batch beside others.
+pub const WEIGHT: RangeInclusive<u32> = 1..=100;
+/// Tries that may fail before a job is dead.
+pub const ATTEMPTS: RangeInclusive<u32> = 1..=20;
+/// Bytes of a message in the broker: keys travel, images do not.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Refused lines that an answer lists; the others are counted.
+pub const REFUSALS_MAX: usize = 100;
+/// Bytes of an error's text in an outcome.
+pub const FAILURE_BYTES_MAX: usize = 2000;
+/// Jobs that one request replays at most in one message.
+pub const REPLAY_INDICES_MAX: usize = 5000;
+/// Bytes of one file of a model.
+pub const MODEL_FILE_BYTES_MAX: u64 = 64 << 30;
+/// Files of a model.
+pub const MODEL_FILES_MAX: usize = 200;

@@ -1,15 +1,13 @@
 //! Methods of guidance and their options.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::LineError;
 use crate::limits::{ITERATIONS_MAX, THRESHOLDS_MAX};
-use crate::spec::{UnknownName, names};
+use crate::spec::names;
 
 /// Denoising steps for which the paper states its threshold steps.
 const PAPER_STEPS: f64 = 50.;

@@ -7,6 +7,8 @@ use excite_prompt::{
     Doubt, Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::LineError;
 use crate::limits;
 use crate::line::{Line, SubjectRequest};
@@ -20,7 +22,7 @@ const STEPS: u32 = 50;
 const GUIDANCE_SCALE: f64 = 7.5;
 
 /// What a line is checked against.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelFacts {
     /// `name@digest`.
     pub name: String,
@@ -35,9 +37,31 @@ pub struct ModelFacts {
     /// Timesteps the model was trained with; fewer steps than that can be made.
     pub train_timesteps: u32,
     /// The model's own scheduler, or its class if that is none of ours.
+    #[serde(with = "scheduler_or_class")]
     pub scheduler: Result<SchedulerName, String>,
     /// Whether only the prompt's own tokens should compete in the second softmax.
     pub prompt_only_tokens: bool,
+}
+
+/// A scheduler of ours as its name, another as its class.
+mod scheduler_or_class {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::spec::SchedulerName;
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Result<SchedulerName, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(value.as_ref().map_or_else(String::as_str, |name| name.as_str()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Result<SchedulerName, String>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(text.parse().map_err(|_| text))
+    }
 }
 
 /// A checked line.

@@ -38,6 +38,20 @@ impl Seeds {
         self.0.iter().map(|range| u64::from(range.end() - range.start()) + 1).sum()
     }
 
+    /// The one at a place, from 0, without walking there.
+    pub fn nth(&self, place: u64) -> Option<u32> {
+        let mut left = place;
+        for range in &self.0 {
+            let count = u64::from(range.end() - range.start()) + 1;
+            if left < count {
+                // Both fit: `left` is within a range of u32.
+                return u32::try_from(u64::from(*range.start()) + left).ok();
+            }
+            left -= count;
+        }
+        None
+    }
+
     /// One after another.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().flat_map(Clone::clone)

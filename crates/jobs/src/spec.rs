@@ -1,7 +1,6 @@
 //! A spec: everything that decides the pixels of one image.
 
 use std::fmt;
-use std::str::FromStr;
 
 use excite_prompt::Subject;
 use serde::{Deserialize, Serialize};
@@ -113,19 +112,19 @@ macro_rules! names {
             }
         }
 
-        impl FromStr for $type {
-            type Err = UnknownName;
+        impl std::str::FromStr for $type {
+            type Err = $crate::UnknownName;
 
-            fn from_str(name: &str) -> Result<Self, UnknownName> {
+            fn from_str(name: &str) -> Result<Self, $crate::UnknownName> {
                 match name {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err(UnknownName { known: Self::NAMES.join(", ") }),
+                    _ => Err($crate::UnknownName { known: Self::NAMES.join(", ") }),
                 }
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }

@@ -1,0 +1,137 @@
+//! Every key in the store and every name in the broker, in one place.
+
+use crate::id::{BatchId, JobId};
+use crate::job::Lane;
+use crate::retry::Rung;
+
+/// In front of every name in the broker. The number is raised when a queue must be declared
+/// otherwise: a queue cannot be changed, but another one can be made beside it.
+pub const BROKER_PREFIX: &str = "excite.v1";
+
+/// A batch's header and commit mark: a batch is there if this is.
+pub fn batch(batch: BatchId) -> String {
+    format!("batches/{batch}/batch.json")
+}
+
+/// Everything of a batch.
+pub fn batch_prefix(batch: BatchId) -> String {
+    format!("batches/{batch}/")
+}
+
+/// Lines of a batch: gzipped NDJSON.
+pub fn part(batch: BatchId, part: usize) -> String {
+    format!("batches/{batch}/manifest/{part:05}.ndjson.gz")
+}
+
+/// How far the feeder is.
+pub fn cursor(batch: BatchId) -> String {
+    format!("batches/{batch}/cursor.json")
+}
+
+/// How a batch ended.
+pub fn summary(batch: BatchId) -> String {
+    format!("batches/{batch}/summary.json")
+}
+
+/// What was concluded of a batch.
+pub fn done_prefix(batch: BatchId) -> String {
+    format!("batches/{batch}/done/")
+}
+
+/// The `n`th piece of it that the dispatcher of an epoch wrote.
+pub fn done(batch: BatchId, epoch: u64, n: u64) -> String {
+    format!("batches/{batch}/done/{epoch:010}-{n:08}.ndjson")
+}
+
+/// A mark that a batch is not finished, so that a new dispatcher need not look at all batches.
+pub fn active(batch: BatchId) -> String {
+    format!("active/{batch}")
+}
+
+/// All such marks.
+pub const ACTIVE_PREFIX: &str = "active/";
+/// All batches.
+pub const BATCHES_PREFIX: &str = "batches/";
+
+/// An image.
+pub fn image(job: JobId) -> String {
+    format!("batches/{}/images/{:08}.png", job.batch, job.index)
+}
+
+/// What is known of an image, and its commit mark.
+pub fn sidecar(job: JobId) -> String {
+    format!("batches/{}/images/{:08}.json", job.batch, job.index)
+}
+
+/// A picture of the subjects' maps.
+pub fn attention(job: JobId) -> String {
+    format!("batches/{}/attention/{:08}.png", job.batch, job.index)
+}
+
+/// What every step recorded.
+pub fn trace(job: JobId) -> String {
+    format!("batches/{}/traces/{:08}.safetensors", job.batch, job.index)
+}
+
+/// A mark that a worker begins a job that may have killed others.
+pub fn suspect(job: JobId, n: u32) -> String {
+    format!("suspects/{job}/{n}")
+}
+
+/// All such marks of a job.
+pub fn suspects(job: JobId) -> String {
+    format!("suspects/{job}/")
+}
+
+/// Whose batch an idempotency key made; `hash` is the SHA-256 of the key.
+pub fn idempotency(hash: &str) -> String {
+    format!("idempotency/{hash}.json")
+}
+
+/// Which dispatcher leads.
+pub const LEADER: &str = "leader.json";
+/// Measured seconds, for estimates.
+pub const ESTIMATES: &str = "estimates.json";
+
+/// A model's current card.
+pub fn model(name: &str) -> String {
+    format!("models/{name}/model.json")
+}
+
+/// A model's card of one digest, for jobs that were accepted with it.
+pub fn model_of(name: &str, digest: &str) -> String {
+    format!("models/{name}/{digest}.json")
+}
+
+/// A file of a model, by its SHA-256.
+pub fn model_file(name: &str, sha256: &str) -> String {
+    format!("models/{name}/files/{sha256}")
+}
+
+/// All models.
+pub const MODELS_PREFIX: &str = "models/";
+
+/// The queue of a class and lane.
+pub fn jobs_queue(class: &str, lane: Lane) -> String {
+    format!("{BROKER_PREFIX}.jobs.{class}.{lane}")
+}
+
+/// The queue of a rung, and its exchange.
+pub fn delay_queue(rung: Rung) -> String {
+    format!("{BROKER_PREFIX}.delay.{rung}")
+}
+
+/// The exchange that routes jobs.
+pub fn jobs_exchange() -> String {
+    format!("{BROKER_PREFIX}.jobs")
+}
+
+/// Where outcomes, ticks and changes go.
+pub fn control_queue() -> String {
+    format!("{BROKER_PREFIX}.control")
+}
+
+/// Where the broker puts what it gave up: a queue and its exchange.
+pub fn dead_queue() -> String {
+    format!("{BROKER_PREFIX}.dead")
+}
