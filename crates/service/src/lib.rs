@@ -1,1 +1,12 @@
-//! What both services share: configuration, logs, signals, health.
+//! What both services share: configuration, logs, signals, health, and the ports they stand on.
+//!
+//! Not here: what a service does.
+
+pub mod config;
+pub mod health;
+pub mod ports;
+mod redact;
+pub mod signals;
+pub mod telemetry;
+
+pub use redact::redacted;
