@@ -70,7 +70,7 @@ impl State {
 }
 
 /// What a job's future depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobState {
     /// Where it is.
     pub state: State,
@@ -194,7 +194,7 @@ pub fn step(job: JobState, event: Event) -> Option<(JobState, Reason)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -216,10 +216,10 @@ mod tests {
     /// The space is small, so it is walked whole: every state that histories of this length reach.
     #[test]
     fn every_history_keeps_the_invariants() {
-        let mut jobs = HashSet::from([JobState::WAITING]);
-        let mut seen = HashSet::new();
+        let mut jobs = BTreeSet::from([JobState::WAITING]);
+        let mut seen = BTreeSet::new();
         for _ in 0..2 * ATTEMPTS_MAX + 4 {
-            let mut next = HashSet::new();
+            let mut next = BTreeSet::new();
             for job in jobs {
                 for event in events_around(job) {
                     let Some((after, _)) = step(job, event) else { continue };

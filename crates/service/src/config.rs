@@ -93,7 +93,7 @@ impl<T: Default + Serialize> Loaded<T> {
         let defaults = Figment::from(Serialized::defaults(T::default()));
         let mut lines = Vec::new();
         if let Ok(all) = self.figment.extract::<Dict>() {
-            for (section, value) in all.iter().filter(|(key, _)| known_to::<T>(&defaults, key)) {
+            for (section, value) in all.iter().filter(|(key, _)| defaults.find_value(key).is_ok()) {
                 self.describe_value(section, value, &mut lines);
             }
         }
@@ -121,10 +121,6 @@ impl<T: Default + Serialize> Loaded<T> {
         };
         lines.push(format!("{key} = {}  # {source}", redacted(&text)));
     }
-}
-
-fn known_to<T>(defaults: &Figment, key: &str) -> bool {
-    defaults.find_value(key).is_ok()
 }
 
 #[cfg(test)]
