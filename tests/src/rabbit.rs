@@ -1,0 +1,310 @@
+//! A private RabbitMQ: a node, and the name service of Erlang that it needs.
+
+mod api;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use crate::certs::Certs;
+use crate::folder::Folder;
+use crate::poll::eventually;
+use crate::ports::Port;
+use crate::process::{Log, Recipe};
+use crate::server::Server;
+
+use api::Api;
+pub use api::Queue;
+
+/// Not those in /usr/sbin, which want root and always take the same folders.
+const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
+
+/// Up in 8 s; on a machine that is busy with other things in 20.
+const START_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Of `rabbitmqctl`, which starts an Erlang of its own.
+const CONTROL_LIMIT: Duration = Duration::from_secs(90);
+
+/// How to start a [`Rabbit`].
+#[derive(Debug, Default)]
+pub struct RabbitBuilder {
+    dir: Option<PathBuf>,
+    settings: Vec<String>,
+    tls: Option<(PathBuf, PathBuf, PathBuf)>,
+}
+
+impl RabbitBuilder {
+    /// How long a consumer may keep a message unacknowledged before its channel is closed.
+    #[must_use]
+    pub fn consumer_timeout(self, limit: Duration) -> Self {
+        self.setting("consumer_timeout", &limit.as_millis().to_string())
+    }
+
+    /// Adds a line of rabbitmq.conf.
+    #[must_use]
+    pub fn setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.push(format!("{key} = {value}\n"));
+        self
+    }
+
+    /// Puts its files in a folder that stays.
+    #[must_use]
+    pub fn dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.dir = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Speaks AMQP over TLS only.
+    #[must_use]
+    pub fn tls(mut self, certs: &Certs) -> Self {
+        self.tls = Some((certs.certificate(), certs.key(), certs.authority()));
+        self
+    }
+
+    /// Starts it, and waits until it answers.
+    pub async fn start(self) -> Result<Rabbit> {
+        let folder = match &self.dir {
+            Some(path) => Folder::kept(path)?,
+            None => Folder::temporary("rabbit")?,
+        };
+        let [amqp, http, peers, names] =
+            [Port::free()?, Port::free()?, Port::free()?, Port::free()?];
+        let config = folder.write("rabbitmq.conf", &self.config(&amqp, &http))?;
+        let plugins = folder.write("enabled_plugins", "[rabbitmq_management].\n")?;
+        let home = folder.sub("home")?;
+        cookie(&home)?;
+
+        let names_port = names.number().to_string();
+        let epmd = Recipe::new("epmd", "epmd").alone();
+        let epmd = epmd.args(["-port", &names_port, "-address", "127.0.0.1"]);
+        let node = Recipe::new("rabbitmq-server", format!("{SCRIPTS}/rabbitmq-server")).alone();
+        let node = node
+            .env("HOME", &home)
+            .env("ERL_EPMD_PORT", &names_port)
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // The script becomes the node instead of waiting for it: signals reach the node.
+            .env("RUNNING_UNDER_SYSTEMD", "yes")
+            // No settings of the machine.
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_NODENAME", "excite@localhost")
+            .env("RABBITMQ_DIST_PORT", peers.number().to_string())
+            .env("RABBITMQ_CONFIG_FILE", config)
+            .env("RABBITMQ_MNESIA_BASE", folder.sub("mnesia")?)
+            .env("RABBITMQ_LOG_BASE", folder.sub("log")?)
+            .env("RABBITMQ_PID_FILE", folder.path().join("pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
+            // Queues tell their lengths every 5 s unless told otherwise.
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} -rabbit quorum_tick_interval 200",
+            )
+            // A node of a test is idle most of the time and must not spin meanwhile.
+            .env("RABBITMQ_SERVER_ERL_ARGS", "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none");
+
+        let rabbit = Rabbit {
+            node: Server::new(node),
+            epmd: Server::new(epmd),
+            api: Api::new(http.number())?,
+            tls: self.tls.is_some(),
+            ports: [amqp, http, peers, names],
+            _folder: folder,
+        };
+        let reach = async || reach(&rabbit.ports[3]).await;
+        rabbit.epmd.start(START_LIMIT, reach).await?;
+        rabbit.start_again().await?;
+        Ok(rabbit)
+    }
+
+    fn config(&self, amqp: &Port, http: &Port) -> String {
+        let (amqp, http) = (amqp.number(), http.number());
+        let mut config = match &self.tls {
+            None => format!("listeners.tcp.1 = 127.0.0.1:{amqp}\n"),
+            Some((certificate, key, authority)) => format!(
+                "listeners.tcp = none\nlisteners.ssl.1 = 127.0.0.1:{amqp}\n\
+                 ssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+                 ssl_options.cacertfile = {}\nssl_options.verify = verify_none\n\
+                 ssl_options.fail_if_no_peer_cert = false\n",
+                certificate.display(),
+                key.display(),
+                authority.display()
+            ),
+        };
+        config += &format!(
+            "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {http}\n\
+             management.rates_mode = basic\ncollect_statistics_interval = 200\n\
+             log.console = true\nlog.file = false\nlog.console.level = info\n\
+             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = {DISK_LIMIT}\n"
+        );
+        config + &self.settings.concat()
+    }
+}
+
+/// Free space below which the node takes no messages: low, for a disk that is nearly full is no
+/// reason for tests to fail.
+const DISK_LIMIT: &str = "50MB";
+/// And more space than any disk has.
+const DISK_LIMIT_ABOVE_ALL: &str = "1000000GB";
+
+/// Erlang wants a secret that nobody else can read.
+fn cookie(home: &Path) -> Result<()> {
+    let path = home.join(".erlang.cookie");
+    if !path.exists() {
+        let secret = uuid::Uuid::new_v4().simple().to_string();
+        fs::write(&path, secret).context("cannot write Erlang's cookie")?;
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).context("cannot hide the cookie")
+}
+
+/// Whether something listens.
+async fn reach(port: &Port) -> Result<()> {
+    let stream = TcpStream::connect(("127.0.0.1", port.number())).await;
+    stream.map(drop).with_context(|| format!("port {}", port.number()))
+}
+
+/// A RabbitMQ of our own, gone when this is dropped.
+#[derive(Debug)]
+pub struct Rabbit {
+    // Before the folder, for they must not write in it when that goes.
+    node: Server,
+    epmd: Server,
+    api: Api,
+    tls: bool,
+    /// Those of AMQP, the management API, other nodes, and epmd.
+    ports: [Port; 4],
+    _folder: Folder,
+}
+
+impl Rabbit {
+    /// Starts one with the usual settings.
+    pub async fn start() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Starts one that differs.
+    pub fn builder() -> RabbitBuilder {
+        RabbitBuilder::default()
+    }
+
+    /// The one of this test program, started when it is first asked for. Each test takes a vhost
+    /// of its own; a test that harms the node starts its own node.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Rabbit> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// Where clients find a vhost: `amqp://guest:guest@127.0.0.1:17001/name`.
+    pub fn url(&self, vhost: &str) -> String {
+        self.url_as("guest", "guest", vhost)
+    }
+
+    /// Where another user finds a vhost.
+    pub fn url_as(&self, name: &str, password: &str, vhost: &str) -> String {
+        let (scheme, host) = if self.tls { ("amqps", "localhost") } else { ("amqp", "127.0.0.1") };
+        let port = self.port();
+        let [name, password, vhost] = [name, password, vhost].map(api::encode);
+        format!("{scheme}://{name}:{password}@{host}:{port}/{vhost}")
+    }
+
+    /// The port of AMQP.
+    pub fn port(&self) -> u16 {
+        self.ports[0].number()
+    }
+
+    /// Where its management API is: `http://127.0.0.1:17002`, user and password `guest`.
+    pub fn management(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[1].number())
+    }
+
+    /// Makes a vhost if it is not there, in which guest may everything, and says where clients
+    /// find it.
+    pub async fn vhost(&self, name: &str) -> Result<String> {
+        self.api.vhost(name).await?;
+        self.api.permit("guest", name, [".*"; 3]).await?;
+        Ok(self.url(name))
+    }
+
+    /// Makes a user who may configure, write and read what these expressions match, and says
+    /// where this user finds the vhost.
+    pub async fn user(
+        &self,
+        vhost: &str,
+        name: &str,
+        password: &str,
+        permissions: [&str; 3],
+    ) -> Result<String> {
+        self.api.user(name, password).await?;
+        self.api.permit(name, vhost, permissions).await?;
+        Ok(self.url_as(name, password, vhost))
+    }
+
+    /// The queues of a vhost, as of a moment ago: ask again until the numbers are there.
+    pub async fn queues(&self, vhost: &str) -> Result<Vec<Queue>> {
+        self.api.queues(vhost).await
+    }
+
+    /// Closes every connection, as an operator would, and says how many there were. Connections
+    /// younger than a moment may be left out.
+    pub async fn close_connections(&self) -> Result<usize> {
+        self.api.close_connections().await
+    }
+
+    /// Kills the node, as a power cut would.
+    pub fn kill(&self) {
+        self.node.kill();
+    }
+
+    /// Asks the node to end, and waits until it has.
+    pub async fn stop(&self) -> Result<()> {
+        self.node.stop(STOP_LIMIT).await
+    }
+
+    /// Starts the node again, with the same ports and data, and waits until it answers.
+    pub async fn start_again(&self) -> Result<()> {
+        let answer = async || {
+            // In this order: the management API is up last.
+            reach(&self.ports[0]).await?;
+            self.api.overview().await
+        };
+        self.node.start(START_LIMIT, answer).await
+    }
+
+    /// Raises or ends the alarm of a full disk, during which the node takes no messages.
+    pub async fn alarm(&self, on: bool) -> Result<()> {
+        let limit = if on { DISK_LIMIT_ABOVE_ALL } else { DISK_LIMIT };
+        self.control(&["set_disk_free_limit", limit]).await?;
+        let what = if on { "the alarm" } else { "the end of the alarm" };
+        eventually(CONTROL_LIMIT, what, async || match self.api.alarmed().await {
+            Ok(alarmed) if alarmed == on => Ok(()),
+            Ok(alarmed) => Err(format!("alarmed: {alarmed}")),
+            Err(error) => Err(format!("{error:#}")),
+        })
+        .await
+    }
+
+    /// What the node has printed.
+    pub fn log(&self) -> &Log {
+        self.node.log()
+    }
+
+    /// Runs `rabbitmqctl`.
+    async fn control(&self, args: &[&str]) -> Result<()> {
+        let mut command = self.node.beside(&format!("{SCRIPTS}/rabbitmqctl"));
+        command.args(args).stdin(Stdio::null());
+        let mut command = tokio::process::Command::from(command);
+        let output = timeout(CONTROL_LIMIT, command.kill_on_drop(true).output()).await;
+        let output = output.with_context(|| format!("rabbitmqctl {args:?} does not end"))?;
+        let output = output.context("cannot start rabbitmqctl")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("rabbitmqctl {args:?} ended with {}: {said}", output.status);
+        }
+        Ok(())
+    }
+}

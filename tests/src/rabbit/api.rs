@@ -1,0 +1,163 @@
+//! The management API of RabbitMQ, as far as tests need it. It answers in milliseconds, where
+//! `rabbitmqctl` takes seconds.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A queue as of a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// What it is called.
+    pub name: String,
+    /// `quorum`, `classic` or `stream`.
+    pub kind: String,
+    /// How many messages wait.
+    pub ready: u64,
+    /// How many are with consumers.
+    pub unacknowledged: u64,
+    /// How many consumers it has.
+    pub consumers: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Api {
+    client: Client,
+    base: String,
+}
+
+impl Api {
+    pub(super) fn new(port: u16) -> Result<Self> {
+        crate::choose_cryptography();
+        let client = Client::builder().timeout(ANSWER_LIMIT).no_proxy();
+        // Each test has a runtime of its own, which a connection does not outlive.
+        let client = client.pool_max_idle_per_host(0).build().context("the HTTP client")?;
+        Ok(Self { client, base: format!("http://127.0.0.1:{port}/api") })
+    }
+
+    pub(super) async fn overview(&self) -> Result<()> {
+        self.ask(Method::GET, "overview", None).await.map(drop)
+    }
+
+    pub(super) async fn vhost(&self, name: &str) -> Result<()> {
+        let path = format!("vhosts/{}", encode(name));
+        self.ask(Method::PUT, &path, Some(json!({}))).await.map(drop)
+    }
+
+    pub(super) async fn user(&self, name: &str, password: &str) -> Result<()> {
+        let path = format!("users/{}", encode(name));
+        let user = json!({ "password": password, "tags": "" });
+        self.ask(Method::PUT, &path, Some(user)).await.map(drop)
+    }
+
+    pub(super) async fn permit(
+        &self,
+        user: &str,
+        vhost: &str,
+        [configure, write, read]: [&str; 3],
+    ) -> Result<()> {
+        let path = format!("permissions/{}/{}", encode(vhost), encode(user));
+        let permissions = json!({ "configure": configure, "write": write, "read": read });
+        self.ask(Method::PUT, &path, Some(permissions)).await.map(drop)
+    }
+
+    pub(super) async fn queues(&self, vhost: &str) -> Result<Vec<Queue>> {
+        let queues = self.ask(Method::GET, &format!("queues/{}", encode(vhost)), None).await?;
+        let queues = queues.as_array().context("RabbitMQ lists no queues")?;
+        let text = |queue: &Value, key: &str| queue[key].as_str().unwrap_or_default().to_owned();
+        let number = |queue: &Value, key: &str| queue[key].as_u64().unwrap_or_default();
+        let queues = queues.iter().map(|queue| Queue {
+            name: text(queue, "name"),
+            kind: text(queue, "type"),
+            ready: number(queue, "messages_ready"),
+            unacknowledged: number(queue, "messages_unacknowledged"),
+            consumers: number(queue, "consumers"),
+        });
+        Ok(queues.collect())
+    }
+
+    pub(super) async fn close_connections(&self) -> Result<usize> {
+        let connections = self.ask(Method::GET, "connections", None).await?;
+        let connections = connections.as_array().context("RabbitMQ lists no connections")?;
+        let mut closed = 0;
+        for name in connections.iter().filter_map(|connection| connection["name"].as_str()) {
+            let path = format!("connections/{}", encode(name));
+            let (status, said) = self.send(Method::DELETE, &path, None).await?;
+            // Some clients go by themselves meanwhile.
+            if status != StatusCode::NOT_FOUND {
+                Self::check(status, &said).with_context(|| format!("closing {name}"))?;
+                closed += 1;
+            }
+        }
+        Ok(closed)
+    }
+
+    pub(super) async fn alarmed(&self) -> Result<bool> {
+        let (status, said) = self.send(Method::GET, "health/checks/alarms", None).await?;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(true);
+        }
+        Self::check(status, &said)?;
+        Ok(false)
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let (status, said) = self.send(method.clone(), path, body).await?;
+        Self::check(status, &said).with_context(|| format!("{method} {path}"))?;
+        // What makes or takes away something is answered with nothing.
+        if said.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&said)?) }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, String)> {
+        let request = self.client.request(method, format!("{}/{path}", self.base));
+        let mut request = request.basic_auth("guest", Some("guest"));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.context("the management API does not answer")?;
+        Ok((response.status(), response.text().await.context("the management API broke off")?))
+    }
+
+    fn check(status: StatusCode, said: &str) -> Result<()> {
+        if !status.is_success() {
+            bail!("the management API answers {status}: {said}");
+        }
+        Ok(())
+    }
+}
+
+/// A name as a part of a path.
+pub(super) fn encode(name: &str) -> String {
+    let mut encoded = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded() {
+        assert_eq!(encode("a-b_1"), "a-b_1");
+        assert_eq!(encode("/"), "%2F");
+        assert_eq!(encode("127.0.0.1:1 -> ü"), "127.0.0.1%3A1%20-%3E%20%C3%BC");
+    }
+}
