@@ -9,6 +9,7 @@ mod docs;
 mod full_size;
 mod peers;
 mod project;
+mod servers;
 mod test;
 mod tidy;
 

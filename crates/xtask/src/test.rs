@@ -8,27 +8,38 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::{self, Project};
-use crate::{peers, tidy};
+use crate::{peers, servers, tidy};
 
 /// Runs the checks; `all` adds those that take long.
 pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
     let start = Instant::now();
     let cargo = |args: &[&str]| project::run(&mut project.cargo(args));
-    step("set-up", "cargo xtask test", || tools(project))?;
+    step("set-up", "cargo xtask test", || {
+        tools(project)?;
+        servers::find(project)
+    })?;
     step("formatting", "cargo fmt --all --check (`cargo fmt --all` mends it)", || {
         cargo(&["fmt", "--all", "--check"])
     })?;
     step("clippy", "cargo clippy --workspace --all-targets -- -D warnings", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
-    step("tests", "cargo test --workspace", || cargo(&["test", "--workspace"]))?;
+    // Tests start programs of other crates, which cargo does not build for them.
+    let programs = "cargo build --workspace --bins && cargo test --workspace";
+    step("tests", programs, || {
+        cargo(&["build", "--workspace", "--bins"])?;
+        cargo(&["test", "--workspace"])
+    })?;
     step("documentation", r#"RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps"#, || {
         let mut doc = project.cargo(&["doc", "--workspace", "--no-deps"]);
         project::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tidy", "cargo xtask tidy", || tidy::run(project))?;
     if all {
-        step("tests, release", "cargo test --workspace --release", || {
+        let programs =
+            "cargo build --workspace --bins --release && cargo test --workspace --release";
+        step("tests, release", programs, || {
+            cargo(&["build", "--workspace", "--bins", "--release"])?;
             cargo(&["test", "--workspace", "--release"])
         })?;
         golden(project)?;
