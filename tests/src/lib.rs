@@ -5,6 +5,7 @@
 //! of a single crate need: those use the back ends in memory.
 
 mod certs;
+pub mod cluster;
 mod folder;
 mod poll;
 mod ports;

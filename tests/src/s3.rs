@@ -109,6 +109,11 @@ impl S3 {
         self.folder.sub(name).map(drop)
     }
 
+    /// The folder in which it keeps buckets as folders and objects as files.
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Kills it, as a power cut would.
     pub fn kill(&self) {
         self.server.kill();

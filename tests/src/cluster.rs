@@ -1,0 +1,273 @@
+//! The whole system on real servers: dispatchers and workers as processes, spoken to as people do.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use excite_jobs::api::{BatchState, BatchView, JobPage, JobView};
+use excite_jobs::{BatchId, JobId, State, keys};
+use serde_json::Value;
+
+use crate::poll::{Try, eventually};
+use crate::{Folder, Port, Program, Rabbit, Redis, S3, built};
+
+/// Where the images go.
+pub const BUCKET: &str = "excite";
+/// A service is up in a second; its self-test takes some more on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(90);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// A dispatcher or a worker.
+#[derive(Debug)]
+pub struct Service {
+    /// The process.
+    pub program: Program,
+    /// Where it listens.
+    pub url: String,
+}
+
+/// RabbitMQ, Redis and S3 of a test, and what runs on them.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Variables that every program needs to find the servers.
+    env: Vec<(String, String)>,
+    /// Named in the broker.
+    pub vhost: String,
+    /// The mirror.
+    pub redis: Redis,
+    /// The store.
+    pub s3: S3,
+    /// For files of the test.
+    pub folder: Folder,
+    client: reqwest::Client,
+}
+
+impl Cluster {
+    /// Servers for one test: a vhost of `rabbit`, a Redis and an S3 of its own.
+    ///
+    /// # Errors
+    /// If a server does not start.
+    pub async fn start(rabbit: &Rabbit, name: &str) -> Result<Self> {
+        crate::choose_cryptography();
+        let vhost = format!("{name}-{}", uuid::Uuid::new_v4().simple());
+        let broker = rabbit.vhost(&vhost).await?;
+        let (redis, s3) = tokio::try_join!(Redis::start(), S3::start())?;
+        s3.bucket(BUCKET)?;
+        let mut env: Vec<(String, String)> = vec![
+            ("EXCITE_BROKER__URL".into(), broker),
+            ("EXCITE_PROGRESS__URL".into(), redis.url()),
+        ];
+        env.extend(s3.env(BUCKET).into_iter().map(|(name, value)| (name.into(), value)));
+        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
+        let folder = Folder::temporary(name)?;
+        Ok(Self { env, vhost, redis, s3, folder, client })
+    }
+
+    /// The variables of every program of this cluster.
+    pub fn env(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.env.iter().cloned()
+    }
+
+    /// Starts a dispatcher and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn dispatcher(&self, env: &[(&str, &str)]) -> Result<Service> {
+        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", env).await
+    }
+
+    /// Starts a worker and waits until it takes jobs.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn worker(&self, env: &[(&str, &str)]) -> Result<Service> {
+        self.service("excite-worker", "EXCITE_WORKER__LISTEN", env).await
+    }
+
+    async fn service(&self, name: &str, listen: &str, env: &[(&str, &str)]) -> Result<Service> {
+        let port = Port::free()?;
+        let address = format!("127.0.0.1:{}", port.number());
+        let more = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = self.env().chain([(listen.to_owned(), address.clone())]).chain(more);
+        let mut program = Program::start(built(name)?, [""; 0], env)?;
+        let url = format!("http://{address}");
+        program.wait_http(&format!("{url}/readyz"), START_LIMIT).await?;
+        Ok(Service { program, url })
+    }
+
+    /// Runs `excite` to its end and gives what it printed.
+    ///
+    /// # Errors
+    /// If it fails; with everything it said.
+    pub async fn excite(&self, server: &Service, args: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(built("excite")?);
+        command.args(args).env("EXCITE_SERVER", &server.url).kill_on_drop(true);
+        command.current_dir(self.folder.path());
+        let output = tokio::time::timeout(Duration::from_secs(300), command.output()).await;
+        let output = output.with_context(|| format!("`excite {}`", args.join(" ")))??;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("`excite {}` ended with {}: {said}{error}", args.join(" "), output.status);
+        }
+        Ok(said)
+    }
+
+    /// Gives the cluster the bundled model.
+    ///
+    /// # Errors
+    /// If it cannot be pushed.
+    pub async fn push_model(&self, server: &Service) -> Result<()> {
+        self.excite(server, &["model", "push", "emoji"]).await.map(drop)
+    }
+
+    /// Submits lines of JSON.
+    ///
+    /// # Errors
+    /// If they are refused.
+    pub async fn submit(&self, server: &Service, query: &str, lines: &str) -> Result<BatchView> {
+        let url = format!("{}/v1/batches?{query}", server.url);
+        let post = self.client.post(url).header("content-type", "application/x-ndjson");
+        let answer = post.body(lines.to_owned()).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        if !status.is_success() {
+            bail!("{status}: {text}");
+        }
+        serde_json::from_str(&text).with_context(|| text.clone())
+    }
+
+    /// Gets a document.
+    ///
+    /// # Errors
+    /// If the answer is an error.
+    pub async fn get(&self, url: &str) -> Result<Vec<u8>> {
+        let answer = self.client.get(url).send().await?;
+        let status = answer.status();
+        let bytes = answer.bytes().await?;
+        if !status.is_success() {
+            bail!("{url}: {status}: {}", String::from_utf8_lossy(&bytes));
+        }
+        Ok(bytes.to_vec())
+    }
+
+    /// Sends a change.
+    ///
+    /// # Errors
+    /// If the answer is an error.
+    pub async fn patch(&self, server: &Service, batch: BatchId, change: Value) -> Result<()> {
+        let url = format!("{}/v1/batches/{batch}", server.url);
+        let answer = self.client.patch(url).json(&change).send().await?;
+        let status = answer.status();
+        if !status.is_success() {
+            bail!("{status}: {}", answer.text().await?);
+        }
+        Ok(())
+    }
+
+    /// A batch as the server shows it.
+    ///
+    /// # Errors
+    /// If the answer is an error.
+    pub async fn batch(&self, server: &Service, batch: BatchId) -> Result<BatchView> {
+        let bytes = self.get(&format!("{}/v1/batches/{batch}", server.url)).await?;
+        serde_json::from_slice(&bytes).context("the answer is no batch")
+    }
+
+    /// Waits until something holds of a batch.
+    ///
+    /// # Errors
+    /// After `limit`, with the batch as it was then.
+    pub async fn until(
+        &self,
+        server: &Service,
+        batch: BatchId,
+        limit: Duration,
+        what: &str,
+        holds: impl Fn(&BatchView) -> bool,
+    ) -> Result<BatchView> {
+        let started = Instant::now();
+        let found = eventually(limit, what, async || match self.batch(server, batch).await {
+            Ok(view) if holds(&view) => Try::Done(view),
+            Ok(view) => Try::Again(format!("{:?} {:?}", view.state, view.tally)),
+            Err(error) => Try::Again(format!("{error:#}")),
+        });
+        let found = found.await;
+        eprintln!("{what}: {:.1} s", started.elapsed().as_secs_f64());
+        found
+    }
+
+    /// Waits until every job of a batch is terminal.
+    ///
+    /// # Errors
+    /// As [`Cluster::until`].
+    pub async fn finished(
+        &self,
+        server: &Service,
+        batch: BatchId,
+        limit: Duration,
+    ) -> Result<BatchView> {
+        let finished = |view: &BatchView| view.state == BatchState::Finished;
+        self.until(server, batch, limit, "the end of the batch", finished).await
+    }
+
+    /// All jobs of a batch that were concluded, each as it was concluded last.
+    ///
+    /// # Errors
+    /// If the answer is an error.
+    pub async fn jobs(&self, server: &Service, batch: BatchId) -> Result<Vec<JobView>> {
+        let mut jobs = std::collections::BTreeMap::new();
+        let mut after = String::new();
+        loop {
+            let url = format!("{}/v1/batches/{batch}/jobs?limit=1000{after}", server.url);
+            let page: JobPage = serde_json::from_slice(&self.get(&url).await?)?;
+            jobs.extend(page.jobs.into_iter().map(|job| (job.index, job)));
+            match page.next {
+                Some(next) => after = format!("&after={next}"),
+                None => return Ok(jobs.into_values().collect()),
+            }
+        }
+    }
+
+    /// The bytes of an image.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn image(&self, server: &Service, job: JobId) -> Result<Vec<u8>> {
+        let JobId { batch, index } = job;
+        self.get(&format!("{}/v1/batches/{batch}/jobs/{index}/image", server.url)).await
+    }
+
+    /// The sum of a metric over its labels, as a service says it.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub async fn metric(&self, service: &Service, name: &str, label: &str) -> Result<f64> {
+        let text = String::from_utf8(self.get(&format!("{}/metrics", service.url)).await?)?;
+        let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(label));
+        let mine = lines.filter(|line| line.split(['{', ' ']).next() == Some(name));
+        Ok(mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Files of the store under a prefix that end so, by name; the server keeps objects as files.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn stored(&self, batch: BatchId, folder: &str, end: &str) -> Result<Vec<String>> {
+        let path = self.s3.root().join(BUCKET).join(keys::batch_prefix(batch)).join(folder);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let names = std::fs::read_dir(path)?.map(|entry| {
+            Ok(entry?.file_name().to_string_lossy().into_owned())
+        });
+        let names: std::io::Result<Vec<String>> = names.collect();
+        let mut names: Vec<String> = names?.into_iter().filter(|name| name.ends_with(end)).collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Jobs of a batch in a state.
+pub fn count(view: &BatchView, state: State) -> u64 {
+    view.tally.as_ref().map_or(0, |tally| tally.of(state))
+}
