@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use excite_diffusion::picture::chart::{Chart, Series};
 use excite_diffusion::picture::{Picture, Read};
-use excite_diffusion::{Outputs, Record, Run, Trace};
-use excite_jobs::{ENGINE, Method, Spec};
+use excite_diffusion::{Outputs, Record, Run, Trace, step_lines, weakest};
+use excite_jobs::{ENGINE, Method, Spec, StepLine};
 use serde_json::json;
 
 use crate::args::ExplainArgs;
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
-use crate::sidecar::{self, Sidecar, StepLine};
-use crate::{files, models};
+use crate::{files, models, sidecar};
 
 pub(crate) fn run(
     args: &ExplainArgs,
@@ -23,7 +22,7 @@ pub(crate) fn run(
     let bytes = std::fs::read(&args.image).map_err(|e| Fault::io("read", &args.image, &e))?;
     let (spec, steps) = if args.image.extension().is_some_and(|e| e == "safetensors") {
         let trace = Trace::from_bytes(&bytes)?;
-        let steps = sidecar::step_lines(&trace.record);
+        let steps = step_lines(&trace.record);
         (trace.spec, steps)
     } else {
         image_steps(args, &bytes, printer, interrupted)?
@@ -56,7 +55,7 @@ fn image_steps(
     };
     let read = Read::bytes(bytes).map_err(|e| broken(e.to_string()))?;
     let spec = read.spec().map_err(broken)?;
-    if let Some(sidecar) = Sidecar::of(&args.image, bytes) {
+    if let Some(sidecar) = sidecar::of(&args.image, bytes) {
         return Ok((spec, sidecar.steps));
     }
     printer.note("there is no JSON of this image beside it; making the image again");
@@ -66,7 +65,7 @@ fn image_steps(
     } else {
         printer.warning("other pixels came out; the steps below are those of the image made now");
     }
-    Ok((spec, sidecar::step_lines(&record)))
+    Ok((spec, step_lines(&record)))
 }
 
 fn remake(
@@ -111,7 +110,7 @@ impl<'a> Told<'a> {
     fn new(spec: &'a Spec, steps: &'a [StepLine]) -> Self {
         let weakest = |step: &StepLine| {
             let scores: Option<Vec<f32>> = step.scores.iter().copied().collect();
-            sidecar::weakest(&scores?)
+            weakest(&scores?)
         };
         Self {
             spec,

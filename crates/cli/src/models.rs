@@ -3,39 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use excite_diffusion::{EmbeddedFiles, Folder, Model};
-use excite_prompt::{CLIP_MERGES, CLIP_VOCAB};
+use excite_diffusion::{Folder, Model, bundled};
 
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
 
-/// Name of the bundled model.
-pub(crate) const BUNDLED: &str = "emoji";
-
-macro_rules! files {
-    ($($file:literal),+ $(,)?) => {
-        &[
-            ("tokenizer/vocab.json", CLIP_VOCAB),
-            ("tokenizer/merges.txt", CLIP_MERGES),
-            $((
-                $file,
-                include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji/", $file)),
-            )),+
-        ]
-    };
-}
-
-const FILES: EmbeddedFiles = files!(
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/special_tokens_map.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-);
+pub(crate) use excite_diffusion::BUNDLED;
 
 /// Where fetched models are: `EXCITE_MODELS`, else `excite/models` in the user's data folder.
 pub(crate) fn home() -> Result<PathBuf, Fault> {
@@ -61,7 +34,7 @@ pub(crate) fn find(model: &str) -> Result<Folder, Fault> {
         return Ok(Folder::at(single_file_in(&path).unwrap_or(path)));
     }
     if model == BUNDLED {
-        return Ok(Folder::Embedded { name: BUNDLED, files: FILES });
+        return Ok(bundled());
     }
     if is_name(model) {
         let fetched = home()?.join(model);

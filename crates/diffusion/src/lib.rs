@@ -6,6 +6,7 @@
 //! [`Checkpoint`] carries one image across an interruption, [`Trace`] keeps what was seen. No
 //! async and no network here; whoever waits, fetches or stores calls this crate.
 
+mod bundled;
 mod checkpoint;
 mod error;
 mod folder;
@@ -18,6 +19,7 @@ mod outline;
 pub mod picture;
 mod run;
 mod scheduler;
+mod sidecar;
 mod single_file;
 mod tensors;
 mod text;
@@ -26,6 +28,7 @@ mod unet;
 mod vae;
 mod weights;
 
+pub use bundled::{BUNDLED, bundled};
 pub use candle_core::Tensor;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
@@ -37,6 +40,7 @@ pub use noise::Generator;
 pub use outline::Outline;
 pub use run::{Outputs, Rendered, Run, StepReport};
 pub use scheduler::{Scheduler, SchedulerConfig};
+pub use sidecar::{attention, sidecar, step_lines, weakest};
 pub use text::TextStates;
 pub use trace::{Observed, Record, Step, Trace};
 pub use unet::{Conditioning, UNet};

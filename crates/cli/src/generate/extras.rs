@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
+use excite_diffusion::Rendered;
 use excite_diffusion::picture::{Picture, Read, heat, sheet};
-use excite_diffusion::{Observed, Rendered};
 use excite_jobs::Method;
 
 use super::plan::{Image, Plan, Sheet};
 use crate::args::GenerateArgs;
 use crate::fault::Fault;
 use crate::files;
-use crate::sidecar::{self, Sidecar};
+use crate::sidecar;
 
 /// Beside the image: the image and a heat map a subject.
 const ATTENTION: &str = "-attention.png";
@@ -28,33 +28,24 @@ pub(super) fn attention_is_there(image: &Image) -> bool {
 
 /// Draws the heat maps of an image that has subjects.
 pub(super) fn draw_attention(image: &Image, rendered: &Rendered) -> Result<(), Fault> {
-    let observed = rendered.record.observed();
-    let step = sidecar::attention(&image.spec, &rendered.record).measured_at_step;
-    let Some(seen) = observed.get(step) else { return Ok(()) };
-    let words: Vec<&str> = image.spec.subjects.iter().map(|s| s.word.as_str()).collect();
-    if words.is_empty() {
-        return Ok(());
-    }
-    let label = |s: usize, seen: &Observed| match seen.scores.get(s) {
-        Some(score) => format!("{} {score:.2}", words[s]),
-        None => words[s].to_owned(),
-    };
-    let maps: Vec<(String, &[f32])> =
-        seen.maps.iter().enumerate().map(|(s, map)| (label(s, seen), map.as_slice())).collect();
-    let overview = heat::attention(&rendered.picture, &maps, seen.size);
+    let Some(overview) = heat::overview(rendered) else { return Ok(()) };
     files::write(&image.beside(ATTENTION), &overview.to_png(&[])?)?;
 
+    let observed = rendered.record.observed();
+    let Some(size) = observed.first().map(|seen| seen.size) else { return Ok(()) };
     let shown = spread(observed.len(), COLUMNS);
     let columns: Vec<String> = shown.iter().map(|step| format!("step {step}")).collect();
-    let rows: Vec<heat::Row<'_>> = words
+    let rows: Vec<heat::Row<'_>> = image
+        .spec
+        .subjects
         .iter()
         .enumerate()
-        .map(|(s, word)| heat::Row {
-            label: (*word).to_owned(),
+        .map(|(s, subject)| heat::Row {
+            label: subject.word.clone(),
             maps: shown.iter().map(|&step| observed[step].maps[s].as_slice()).collect(),
         })
         .collect();
-    let strip = heat::strip(&rendered.picture, &columns, &rows, seen.size);
+    let strip = heat::strip(&rendered.picture, &columns, &rows, size);
     files::write(&image.beside(STEPS), &strip.to_png(&[])?)
 }
 
@@ -102,7 +93,7 @@ fn draw_page(plan: &Plan, sheet: &Sheet, page: usize) -> Picture {
 fn cell(image: &Image) -> Option<sheet::Cell> {
     let bytes = std::fs::read(&image.path).ok()?;
     let picture = Read::bytes(&bytes).ok()?.picture;
-    let attention = Sidecar::of(&image.path, &bytes)?.attention;
+    let attention = sidecar::of(&image.path, &bytes)?.attention;
     let caption = match (attention.loss, attention.weakest) {
         (Some(loss), Some(weakest)) => format!("loss {loss:.3}, weakest: {weakest}"),
         _ => String::new(),

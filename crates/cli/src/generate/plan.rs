@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture;
-use excite_jobs::{FoundSubject, Method, Resolved, Spec, Warning};
+use excite_jobs::{FoundSubject, Method, Resolved, Sidecar, Spec, Warning};
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
-use crate::sidecar::Sidecar;
+use crate::sidecar;
 
 /// Images that one command makes; more is work for a cluster.
 const IMAGES_MAX: usize = 100_000;
@@ -134,7 +134,7 @@ impl Plan {
             require_same(&image.path, &bytes, &image.spec)?;
             let extras = !args.attention || super::extras::attention_is_there(image);
             let trace = args.trace.as_deref().is_none_or(Path::exists);
-            image.finished = Sidecar::of(&image.path, &bytes).filter(|_| extras && trace);
+            image.finished = sidecar::of(&image.path, &bytes).filter(|_| extras && trace);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use excite_diffusion::{Error, Model, Outputs, Rendered, Run, Trace};
-use excite_jobs::{FoundSubject, SchedulerName, Spec, Warning};
+use excite_jobs::{FoundSubject, SchedulerName, Sidecar, Spec, Warning};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::args::GenerateArgs;
 use crate::fault::Fault;
 use crate::files;
 use crate::printer::Printer;
-use crate::sidecar::{self, Sidecar};
+use crate::sidecar;
 
 /// What became of the images.
 #[derive(Debug, Default)]
@@ -154,17 +154,9 @@ impl Work<'_> {
         if let Some(path) = &self.args.trace {
             files::write(path, &Trace::to_bytes(rendered)?)?;
         }
-        let sidecar = Sidecar {
-            v: 1,
-            sha256: files::sha256(&png),
-            kind: excite_diffusion::kind().to_owned(),
-            seconds,
-            custom_id: image.custom_id.clone(),
-            labels: image.labels.clone(),
-            spec: image.spec.clone(),
-            attention: sidecar::attention(&image.spec, &rendered.record),
-            steps: sidecar::step_lines(&rendered.record),
-        };
+        let (custom_id, labels) = (image.custom_id.clone(), image.labels.clone());
+        let sha256 = files::sha256(&png);
+        let sidecar = excite_diffusion::sidecar(rendered, sha256, seconds, custom_id, labels);
         let json = serde_json::to_vec(&sidecar).map_err(|e| Fault::bug(&e.to_string()))?;
         files::write(&sidecar::path(&image.path), &json)?;
         tally.made += 1;

@@ -12,6 +12,8 @@ use super::draw::{
     scaled, text, text_width,
 };
 use super::sheet::{Cell, MARGIN, SIDE, grid};
+use crate::run::Rendered;
+use crate::sidecar::attention as attention_of;
 
 /// Width of a cell of a strip, pixels.
 const CELL_WIDTH: (u32, u32) = (96, 160);
@@ -42,6 +44,21 @@ pub fn overlay(picture: &Picture, map: &[f32], size: (usize, usize)) -> Picture 
         pixel.copy_from_slice(&colour);
     }
     over
+}
+
+/// The finished image and a heat map a subject, at the step that its scores are measured at;
+/// `None` where there are no subjects or their maps were not kept.
+pub fn overview(rendered: &Rendered) -> Option<Picture> {
+    let subjects = &rendered.spec.subjects;
+    let step = attention_of(&rendered.spec, &rendered.record).measured_at_step;
+    let seen = rendered.record.observed().get(step).filter(|_| !subjects.is_empty())?;
+    let label = |s: usize| match (subjects.get(s), seen.scores.get(s)) {
+        (Some(subject), Some(score)) => format!("{} {score:.2}", subject.word),
+        (subject, _) => subject.map(|subject| subject.word.clone()).unwrap_or_default(),
+    };
+    let maps: Vec<(String, &[f32])> =
+        seen.maps.iter().enumerate().map(|(s, map)| (label(s), map.as_slice())).collect();
+    Some(attention(&rendered.picture, &maps, seen.size))
 }
 
 /// A grid with a row for each subject, a column for each step, and at the end the last step's map

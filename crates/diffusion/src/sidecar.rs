@@ -1,0 +1,83 @@
+//! What the JSON beside an image says of its run (`excite_jobs::Sidecar`), from what was recorded.
+//!
+//! Not here: where it is stored.
+
+use std::collections::BTreeMap;
+
+use excite_jobs::{AttendAndExcite, Attention, Method, Number, Sidecar, Spec, StepLine, VERSION};
+
+use crate::run::Rendered;
+use crate::trace::{Record, Step};
+
+/// The sidecar of a finished image. `sha256` is the PNG file's; `seconds` is wall time: of the
+/// micro-batch, divided by its images.
+pub fn sidecar(
+    rendered: &Rendered,
+    sha256: String,
+    seconds: f64,
+    custom_id: Option<String>,
+    labels: BTreeMap<String, String>,
+) -> Sidecar {
+    Sidecar {
+        v: VERSION,
+        sha256,
+        kind: crate::kind().to_owned(),
+        seconds,
+        custom_id,
+        labels,
+        spec: rendered.spec.clone(),
+        attention: attention(&rendered.spec, &rendered.record),
+        steps: step_lines(&rendered.record),
+    }
+}
+
+/// What the record says at the last step that guidance may change.
+pub fn attention(spec: &Spec, record: &Record) -> Attention {
+    let alter = match &spec.method {
+        Method::AttendAndExcite(params) => params.max_iter_to_alter,
+        Method::None => AttendAndExcite::official().max_iter_to_alter,
+    };
+    let last = record.observed().len().saturating_sub(1);
+    let step = (alter as usize).saturating_sub(1).min(last);
+    let scores = record.observed().get(step).map_or(&[][..], |seen| &seen.scores);
+    let weakest = weakest(scores);
+    Attention {
+        measured_at_step: step,
+        loss: weakest.map(|s| (1. - scores[s]).max(0.)),
+        scores: scores.iter().map(|&s| number(s)).collect(),
+        weakest: weakest.and_then(|s| spec.subjects.get(s)).map(|s| s.word.clone()),
+    }
+}
+
+/// The steps of a record.
+pub fn step_lines(record: &Record) -> Vec<StepLine> {
+    let line = |(i, step): (usize, &Step)| StepLine {
+        timestep: record.timesteps().get(i).copied().unwrap_or_default(),
+        step_size: record.step_sizes().get(i).and_then(|&a| number(a as f32)),
+        loss: number(step.loss),
+        scores: record.scores(i).unwrap_or_default().iter().map(|&s| number(s)).collect(),
+        refinements: step.refinements,
+    };
+    record.steps().iter().enumerate().map(line).collect()
+}
+
+/// Position of the least score, the first of equals.
+pub fn weakest(scores: &[f32]) -> Option<usize> {
+    (0..scores.len()).min_by(|&a, &b| scores[a].total_cmp(&scores[b]))
+}
+
+fn number(value: f32) -> Number {
+    value.is_finite().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weakest_is_the_first_of_the_least() {
+        assert_eq!(weakest(&[0.5, 0.2, 0.2]), Some(1));
+        assert_eq!(weakest(&[]), None);
+        assert_eq!((number(f32::NAN), number(0.5)), (None, Some(0.5)));
+    }
+}
