@@ -1,5 +1,10 @@
 //! The command line.
 
+mod batch;
+mod dead;
+mod server;
+mod submit;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +12,10 @@ use excite_jobs::{Line, MethodName, Noise, SchedulerName, SubjectRequest};
 use serde_json::{Map, Value};
 
 use crate::models::BUNDLED;
+pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
+pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
+pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
+pub(crate) use submit::{Format, SubmitArgs};
 
 /// Images that show what their prompts say.
 ///
@@ -26,6 +35,12 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Model(ModelCommand),
     Parity(ParityArgs),
+    Submit(Box<SubmitArgs>),
+    #[command(subcommand)]
+    Batch(BatchCommand),
+    #[command(subcommand)]
+    Dead(DeadCommand),
+    Doctor(DoctorArgs),
 }
 
 impl Cli {
@@ -36,7 +51,12 @@ impl Cli {
             Command::Model(ModelCommand::List(args)) => args.json,
             Command::Model(ModelCommand::Show(args) | ModelCommand::Check(args)) => args.json,
             Command::Model(ModelCommand::Pull(args)) => args.json,
+            Command::Model(ModelCommand::Push(args)) => args.json,
             Command::Parity(args) => args.json,
+            Command::Submit(args) => args.json,
+            Command::Batch(command) => command.json(),
+            Command::Dead(command) => command.json(),
+            Command::Doctor(args) => args.json,
         }
     }
 }
@@ -201,7 +221,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) json: bool,
 }
 
-/// List, look at, check and fetch models
+/// List, look at, check, fetch and give models
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
     List(ModelListArgs),
@@ -210,6 +230,7 @@ pub(crate) enum ModelCommand {
     /// Check every file and every tensor of a model
     Check(ModelArgs),
     Pull(PullArgs),
+    Push(PushArgs),
 }
 
 /// List the models that `--model` knows by name
@@ -310,7 +331,7 @@ pub(crate) struct ParityArgs {
 
 /// A JSON object given as an option.
 #[derive(Debug, Clone)]
-pub(crate) struct JsonObject(Map<String, Value>);
+pub(crate) struct JsonObject(pub(crate) Map<String, Value>);
 
 fn json_object(text: &str) -> Result<JsonObject, String> {
     serde_json::from_str(text).map(JsonObject).map_err(|e| format!("no JSON object: {e}"))

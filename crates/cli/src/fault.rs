@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use excite_jobs::LineError;
+use excite_jobs::api::LineRefusal;
 use serde::Serialize;
 
 /// Exit status of every command.
@@ -47,13 +48,19 @@ pub(crate) struct Fault {
     pub(crate) message: String,
     /// What to do.
     pub(crate) remedy: String,
+    /// Lines that a server refused: the first ones.
+    #[serde(rename = "errors", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lines: Vec<LineRefusal>,
+    /// How many it refused in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<u64>,
     #[serde(skip)]
     pub(crate) status: Status,
 }
 
 impl Fault {
     pub(crate) fn new(status: Status, code: &str, message: String, remedy: String) -> Self {
-        Self { code: code.into(), message, remedy, status }
+        Self { code: code.into(), message, remedy, lines: Vec::new(), refused: None, status }
     }
 
     pub(crate) fn usage(code: &str, message: String, remedy: &str) -> Self {

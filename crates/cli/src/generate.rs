@@ -21,6 +21,7 @@ use crate::model::bytes;
 use crate::printer::Printer;
 use crate::{files, memory, models};
 use plan::{Image, Plan};
+pub(crate) use plan::{Names, slug};
 use render::Tally;
 
 /// Faults of a file that are shown; the others are counted.

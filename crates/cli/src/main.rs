@@ -1,6 +1,10 @@
 //! `excite`: images that show what their prompts say, on the command line.
 
 mod args;
+mod batch;
+mod client;
+mod dead;
+mod doctor;
 mod explain;
 mod fault;
 mod files;
@@ -11,6 +15,7 @@ mod models;
 mod parity;
 mod printer;
 mod sidecar;
+mod submit;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,6 +56,10 @@ fn run(cli: Cli) -> Result<Status, Fault> {
         Command::Explain(args) => explain::run(&args, &printer, &interrupted),
         Command::Model(command) => model::run(&command, &printer, &interrupted),
         Command::Parity(args) => parity::run(&args, &printer, &interrupted),
+        Command::Submit(args) => submit::run(&args, &printer, &interrupted),
+        Command::Batch(command) => batch::run(&command, &printer, &interrupted),
+        Command::Dead(command) => dead::run(&command, &printer, &interrupted),
+        Command::Doctor(args) => doctor::run(&args, &printer, &interrupted),
     }
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod list;
 mod pull;
+mod push;
 mod show;
 
 use std::sync::atomic::AtomicBool;
@@ -23,6 +24,7 @@ pub(crate) fn run(
         ModelCommand::Show(args) => show::run(args, printer),
         ModelCommand::Check(args) => check::run(args, printer, interrupted),
         ModelCommand::Pull(args) => pull::run(args, printer, interrupted),
+        ModelCommand::Push(args) => push::run(args, printer, interrupted),
     }
 }
 

@@ -46,6 +46,23 @@ impl Printer {
         }
     }
 
+    /// Rows under their heads, for people; the last column is as wide as it wants.
+    pub(crate) fn table(&self, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+        if self.json {
+            return;
+        }
+        let mut lines = vec![head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>()];
+        lines.extend(rows);
+        let width = |i: usize| {
+            lines.iter().filter_map(|row| Some(row.get(i)?.chars().count())).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        for row in &lines {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            self.stdout(cells.collect::<Vec<_>>().join("  ").trim_end());
+        }
+    }
+
     /// Something to know, for people.
     pub(crate) fn note(&self, line: &str) {
         // Where stderr is gone there is nobody to tell.
@@ -63,6 +80,20 @@ impl Printer {
 
     /// An error for people alone.
     pub(crate) fn error(&self, fault: &Fault) {
+        for refused in &fault.lines {
+            let (line, message, remedy) = (refused.line, &refused.message, &refused.remedy);
+            // Of a line as a whole the message says all.
+            let field = match refused.field.as_str() {
+                "" | "line" => String::new(),
+                field => format!(", field {field}"),
+            };
+            self.note(&format!("line {line}{field}: {message}; {remedy}"));
+        }
+        if let Some(more) = fault.refused.and_then(|all| all.checked_sub(fault.lines.len() as u64))
+            && more > 0
+        {
+            self.note(&format!("and {more} more refused lines"));
+        }
         self.note(&format!("error: {}\n help: {}", fault.message, fault.remedy));
     }
 
@@ -77,6 +108,20 @@ impl Printer {
             bytes,
             "{msg} {wide_bar:.cyan/blue} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
         )
+    }
+
+    /// A result for programs, with the version that every document carries.
+    pub(crate) fn document(&self, document: &impl Serialize) {
+        let mut value = match serde_json::to_value(document) {
+            Ok(value) => value,
+            Err(error) => {
+                return self.note(&format!("a result cannot be written as JSON: {error}"));
+            }
+        };
+        if let Some(object) = value.as_object_mut() {
+            object.insert("v".into(), 1.into());
+        }
+        self.object(&value);
     }
 
     /// Shows that something is going on until the value is dropped.

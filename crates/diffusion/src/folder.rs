@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use excite_jobs::{ModelCard, ModelFile};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -62,7 +63,7 @@ pub(crate) struct Loader<'a> {
     folder: &'a Folder,
     single: Option<SingleFile>,
     model: String,
-    hashes: BTreeMap<String, String>,
+    files: BTreeMap<String, ModelFile>,
     components: Vec<(String, Stored)>,
     /// Bytes of the weight files.
     bytes: u64,
@@ -103,7 +104,7 @@ impl<'a> Loader<'a> {
             folder,
             single: None,
             model: folder.name(),
-            hashes: BTreeMap::new(),
+            files: BTreeMap::new(),
             components: Vec::new(),
             bytes: 0,
             hashing,
@@ -148,7 +149,7 @@ impl<'a> Loader<'a> {
                     .ok_or_else(|| self.read_error(file, std::io::ErrorKind::NotFound.into()));
             }
         };
-        self.hashes.insert(file.to_owned(), format!("{:x}", Sha256::digest(&bytes)));
+        self.files.insert(file.to_owned(), hashed(&bytes));
         Ok(bytes)
     }
 
@@ -232,7 +233,7 @@ impl<'a> Loader<'a> {
             Folder::Directory(path) => self.open(&path.join(file), file),
             _ => {
                 let bytes = self.embedded(file)?;
-                self.hashes.insert(file.to_owned(), format!("{:x}", Sha256::digest(bytes)));
+                self.files.insert(file.to_owned(), hashed(bytes));
                 self.bytes += bytes.len() as u64;
                 File::open(file, Data::Memory(bytes))
             }
@@ -242,20 +243,24 @@ impl<'a> Loader<'a> {
     fn open(&mut self, path: &Path, name: &str) -> Result<File> {
         let failed = |e| self.read_error(name, e);
         let file = std::fs::File::open(path).map_err(failed)?;
-        self.bytes += file.metadata().map_err(failed)?.len();
+        let bytes = file.metadata().map_err(failed)?.len();
+        self.bytes += bytes;
         let opened = File::open(name, Data::File(file))?;
         if self.hashing {
-            let hash = hash_file(path).map_err(|e| self.read_error(name, e))?;
-            self.hashes.insert(name.to_owned(), hash);
+            let sha256 = hash_file(path).map_err(|e| self.read_error(name, e))?;
+            self.files.insert(name.to_owned(), ModelFile { sha256, bytes });
         }
         Ok(opened)
     }
 
     /// SHA-256 over the sorted lines `<sha256>  <relative path>` of the files loaded so far.
     pub(crate) fn digest(&self) -> String {
-        let lines: String =
-            self.hashes.iter().map(|(file, hash)| format!("{hash}  {file}\n")).collect();
-        format!("{:x}", Sha256::digest(lines.as_bytes()))
+        ModelCard::digest_of(&self.files)
+    }
+
+    /// The files loaded so far, as the digest covers them.
+    pub(crate) fn into_files(self) -> BTreeMap<String, ModelFile> {
+        self.files
     }
 
     fn embedded(&self, file: &str) -> Result<&'static [u8]> {
@@ -269,6 +274,10 @@ impl<'a> Loader<'a> {
     fn read_error(&self, file: &str, source: std::io::Error) -> Error {
         Error::Read { model: self.model.clone(), file: file.to_owned(), source }
     }
+}
+
+fn hashed(bytes: &[u8]) -> ModelFile {
+    ModelFile { sha256: format!("{:x}", Sha256::digest(bytes)), bytes: bytes.len() as u64 }
 }
 
 fn hash_file(path: &Path) -> std::io::Result<String> {

@@ -1,9 +1,10 @@
 //! A loaded model: tokenizers, text encoders, UNet, autoencoder, scheduler configuration, digest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use excite_jobs::ModelFacts;
+use excite_jobs::{ModelFacts, ModelFile};
 use excite_prompt::{Encoding, Tokenizer};
 use serde_json::Value;
 
@@ -27,6 +28,7 @@ pub struct Model {
     vae: Vae,
     schedulers: SchedulerConfig,
     components: Vec<(String, Stored)>,
+    files: BTreeMap<String, ModelFile>,
 }
 
 impl Model {
@@ -56,16 +58,18 @@ impl Model {
         }
         let vae = Vae::load(&mut loader)?;
         let schedulers = SchedulerConfig::load(&mut loader)?;
+        let guessed = loader.single_file().is_some_and(|single| !single.prediction_known());
         let mut model = Self {
             name: format!("{}@{}", loader.model(), loader.digest()),
             family: family(text.pooled_width().is_some(), text.pads_with_zero()),
             schedulers,
             components: loader.components().to_vec(),
+            files: loader.into_files(),
             text,
             unet,
             vae,
         };
-        if loader.single_file().is_some_and(|single| !single.prediction_known()) {
+        if guessed {
             model.settle_prediction()?;
         }
         Ok(model)
@@ -102,6 +106,12 @@ impl Model {
     /// How large each component is and how its weights are stored, by the folder's name.
     pub fn components(&self) -> &[(String, Stored)] {
         &self.components
+    }
+
+    /// Exactly the files that were loaded, by their path in the folder; the digest is
+    /// [`excite_jobs::ModelCard::digest_of`] them.
+    pub fn files(&self) -> &BTreeMap<String, ModelFile> {
+        &self.files
     }
 
     /// What a job is checked against.
@@ -220,6 +230,8 @@ fn require_folder(path: &Path, model: &str) -> Result<()> {
 mod tests {
     use std::path::PathBuf;
 
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn emoji() -> PathBuf {
@@ -237,6 +249,21 @@ mod tests {
                 std::fs::copy(&path, &target).unwrap();
             }
         }
+    }
+
+    /// Whoever has the files can check that they are the model.
+    #[test]
+    fn the_digest_follows_from_the_files() {
+        let model = Model::load(&Folder::Directory(emoji())).unwrap();
+        let digest = excite_jobs::ModelCard::digest_of(model.files());
+        assert_eq!(model.name(), format!("emoji@{digest}"));
+        for (path, file) in model.files() {
+            let bytes = std::fs::read(emoji().join(path)).unwrap();
+            assert_eq!(file.bytes, bytes.len() as u64, "{path}");
+            assert_eq!(file.sha256, format!("{:x}", Sha256::digest(&bytes)), "{path}");
+        }
+        assert!(model.files().contains_key("unet/config.json"));
+        assert!(!model.files().contains_key("README.md"), "what is not loaded is no part of it");
     }
 
     /// A UNet whose predictions are far below its input predicts velocity, one whose predictions

@@ -169,11 +169,11 @@ struct Taken {
 
 /// File names, each given once.
 #[derive(Default)]
-struct Names(HashMap<String, u32>);
+pub(crate) struct Names(HashMap<String, u32>);
 
 impl Names {
     /// `wanted`, or `wanted-2`, `wanted-3` if it is taken: the same names for the same input.
-    fn take(&mut self, wanted: &str) -> String {
+    pub(crate) fn take(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         while self.0.contains_key(&name) {
             let count = self.0.entry(wanted.to_owned()).or_insert(1);
@@ -186,7 +186,7 @@ impl Names {
 }
 
 /// A prompt as a file name: letters and digits in lower case, anything else a hyphen.
-fn slug(prompt: &str) -> String {
+pub(crate) fn slug(prompt: &str) -> String {
     let mut slug = String::new();
     for c in prompt.chars().flat_map(char::to_lowercase) {
         if c.is_alphanumeric() {
