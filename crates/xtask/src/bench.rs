@@ -1,9 +1,11 @@
-//! `cargo xtask bench pipeline`: seconds of ours beside diffusers, measured by turns.
+//! `cargo xtask bench pipeline`: seconds of ours beside diffusers, measured by turns; and
+//! `cargo xtask bench queue`.
 //!
 //! Not the measuring: that is crates/diffusion/benches/pipeline.rs and
 //! tests/peers/bench_diffusers.py, which time the same things in the same number.
 
 mod machine;
+pub(crate) mod queue;
 mod table;
 
 use std::path::Path;
@@ -60,9 +62,9 @@ pub(crate) struct PipelineArgs {
     write: bool,
 }
 
-/// Where the table is published, and the lines between which it stands.
+/// Where the tables are published; each between a line that names its command and [`END`].
 const PAGE: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- cargo xtask bench pipeline --write -->";
+const MARK: &str = "cargo xtask bench pipeline --write";
 const END: &str = "<!-- end -->";
 
 /// Measures and prints.
@@ -86,24 +88,31 @@ pub(crate) fn pipeline(project: &Project, args: &PipelineArgs) -> Result<()> {
     }
     if args.write {
         let table = table::text(&rows, (images, &batch));
-        publish(&project.path(PAGE), &format!("{table}\n\n{}", machine.line(&versions)))?;
+        let table = format!("{table}\n\n{}", machine.line(&versions));
+        publish(&project.path(PAGE), MARK, &table)?;
         eprintln!("written to {PAGE}");
     }
     Ok(())
 }
 
 /// Replaces what stands between the two lines of the page.
-fn publish(page: &Path, table: &str) -> Result<()> {
+fn publish(page: &Path, mark: &str, table: &str) -> Result<()> {
     let text = std::fs::read_to_string(page).with_context(|| format!("cannot read {PAGE}"))?;
-    let text = replaced(&text, table)
-        .with_context(|| format!("{PAGE} has no line `{BEGIN}` with `{END}` behind it"))?;
+    let text = replaced(&text, mark, table).with_context(|| {
+        format!("{PAGE} has no line `{}` with `{END}` behind it", begin(mark))
+    })?;
     std::fs::write(page, text).with_context(|| format!("cannot write {PAGE}"))
 }
 
-fn replaced(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
+fn begin(mark: &str) -> String {
+    format!("<!-- {mark} -->")
+}
+
+fn replaced(text: &str, mark: &str, table: &str) -> Option<String> {
+    let begin = begin(mark);
+    let (before, rest) = text.split_once(&begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n\n{END}{after}"))
+    Some(format!("{before}{begin}\n\n{table}\n\n{END}{after}"))
 }
 
 /// What both sides reported, one report a round; diffusers' is `None` if it is not there or failed.
@@ -240,11 +249,13 @@ mod tests {
 
     #[test]
     fn only_the_table_of_the_page_is_replaced() {
-        let page = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
-        let once = replaced(&page, "new").unwrap();
-        assert_eq!(once, format!("above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"));
-        assert_eq!(replaced(&once, "new").unwrap(), once);
-        assert_eq!(replaced("no such lines", "new"), None);
+        let (one, two) = (begin("one"), begin("two"));
+        let page = format!("{one}\nold\n{END}\nabove\n{two}\nold\n{END}\nbelow\n");
+        let once = replaced(&page, "two", "new").unwrap();
+        let want = format!("{one}\nold\n{END}\nabove\n{two}\n\nnew\n\n{END}\nbelow\n");
+        assert_eq!(once, want);
+        assert_eq!(replaced(&once, "two", "new").unwrap(), once);
+        assert_eq!(replaced("no such lines", "two", "new"), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask test                 before a commit; CI runs the same
   cargo xtask bench pipeline       seconds, beside diffusers
+  cargo xtask bench queue          jobs a second, beside the goals
   cargo xtask docs                 after a change of what pictures look like";
 
 /// Check, measure and illustrate Excite
@@ -72,6 +73,7 @@ struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Pipeline(bench::PipelineArgs),
+    Queue(bench::queue::QueueArgs),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +92,7 @@ fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
         Task::Test(args) => test::run(project, args.all),
         Task::Tidy => tidy::run(project),
         Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => bench::pipeline(project, args),
+        Task::Bench(BenchArgs { what: Bench::Queue(args) }) => bench::queue::queue(project, args),
         Task::FullSize(args) => full_size::run(project, args),
         Task::Docs => docs::run(project),
     }
