@@ -93,6 +93,11 @@ pub const LEADER: &str = "leader.json";
 /// Measured seconds, for estimates.
 pub const ESTIMATES: &str = "estimates.json";
 
+/// What shows that the store can be used; gone a moment later.
+pub fn probe(name: &str) -> String {
+    format!("probe/{name}")
+}
+
 /// A model's current card.
 pub fn model(name: &str) -> String {
     format!("models/{name}/model.json")

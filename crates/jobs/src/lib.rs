@@ -9,6 +9,8 @@
 
 pub mod api;
 mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod control;
 mod done;
 mod error;

@@ -23,6 +23,8 @@ pub const WORKER_SECONDS: u64 = 30;
 pub const STATUS_SECONDS: u64 = 15;
 /// Seconds that the mirror of a finished batch is kept; then only the store knows it.
 pub const FINISHED_SECONDS: u64 = 7 * 24 * 3600;
+/// Seconds that a worker may take to notice that it should drain.
+pub const DRAIN_SECONDS: u64 = 3600;
 /// Events kept of a batch, roughly.
 pub const EVENTS_MAX: usize = 10_000;
 
@@ -159,6 +161,25 @@ pub struct ClassStatus {
     pub oldest_seconds: Option<f64>,
 }
 
+/// The id of an event: two numbers, which grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct EventId(u64, u64);
+
+impl EventId {
+    fn parse(text: &str) -> Result<Self, ProgressError> {
+        let parsed = text
+            .split_once('-')
+            .and_then(|(first, second)| Some(Self(first.parse().ok()?, second.parse().ok()?)));
+        parsed.ok_or_else(|| ProgressError("this is no id of an event".to_owned()))
+    }
+}
+
+impl std::fmt::Display for EventId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
 /// The mirror. Calls are bounded in time (250 ms by default) and never retried.
 #[async_trait]
 pub trait Progress: Send + Sync {
@@ -168,7 +189,7 @@ pub trait Progress: Send + Sync {
     /// See [`ProgressError`], here and below.
     async fn beat(&self, beat: &WorkerBeat) -> Result<(), ProgressError>;
 
-    /// A worker stopped.
+    /// A worker stopped: it is forgotten, and that it should drain.
     async fn gone(&self, worker: &str) -> Result<(), ProgressError>;
 
     /// The workers that live, by name.
@@ -180,8 +201,8 @@ pub trait Progress: Send + Sync {
     /// States of all jobs of a batch, 4 bits each: job 0 in the high half of byte 0.
     async fn states(&self, batch: BatchId) -> Result<Option<Vec<u8>>, ProgressError>;
 
-    /// Applies a change if it fits; `false` if the mirror is at another revision, or lost the batch:
-    /// then [`Progress::replace`] it.
+    /// Applies a change if it fits; `false` if the mirror is at another revision, lost the batch, or
+    /// has fewer jobs: then [`Progress::replace`] it. A call that failed may be made again.
     async fn update(&self, change: &Change) -> Result<bool, ProgressError>;
 
     /// Writes a batch whole.
@@ -196,7 +217,7 @@ pub trait Progress: Send + Sync {
     /// A batch is finished: forgotten after [`FINISHED_SECONDS`].
     async fn finished(&self, batch: BatchId) -> Result<(), ProgressError>;
 
-    /// Forgets a batch now.
+    /// Forgets a batch now, with its events and whether it is cancelled.
     async fn forget(&self, batch: BatchId) -> Result<(), ProgressError>;
 
     /// Running jobs of a batch should stop, or need not any more.
@@ -214,7 +235,8 @@ pub trait Progress: Send + Sync {
     /// Tells whoever watches a batch.
     async fn event(&self, batch: BatchId, event: &BatchEvent) -> Result<(), ProgressError>;
 
-    /// At most `count` events of a batch behind `after`, with their ids.
+    /// At most `count` events of a batch behind `after`, with their ids; from the first that is kept
+    /// if `after` is no longer among them. What is no id (`<number>-<number>`) is an error.
     async fn events(
         &self,
         batch: BatchId,

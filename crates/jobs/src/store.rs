@@ -5,6 +5,7 @@
 //! order of their bytes.
 
 pub mod directory;
+mod probe;
 #[cfg(feature = "s3")]
 pub mod s3;
 
@@ -80,6 +81,9 @@ pub enum StoreError {
         /// What differs.
         message: String,
     },
+    /// The store cannot be used as it is, or as it is configured; trying again does not help.
+    #[error("the store cannot be used: {0}")]
+    Unsuitable(String),
     /// The key cannot be one.
     #[error("`{0}` is no key")]
     Key(String),
@@ -98,6 +102,32 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
+}
+
+/// Keys of a page.
+pub const PAGE_KEYS: usize = 1000;
+/// UTF-8 bytes of a key together with the store's prefix: S3's limit.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// UTF-8 bytes between two `/` of a key: a file system's limit.
+pub const KEY_PART_BYTES_MAX: usize = 255;
+/// The first part of keys that nobody can use: a directory keeps its own files there.
+const RESERVED: &str = ".store";
+/// Sorts behind all that a key can go on with.
+const LAST_CHAR: char = '\u{10ffff}';
+
+/// Refuses what cannot be a key in every back end: empty parts, `.`, `..`, backslashes, control
+/// characters, what is too long, and what begins with `.store/`.
+fn check_key(key: &str) -> Result<(), StoreError> {
+    let part = |part: &str| {
+        !matches!(part, "" | "." | "..")
+            && part.len() <= KEY_PART_BYTES_MAX
+            && !part.contains(|c: char| c.is_control() || c == '\\' || c == LAST_CHAR)
+    };
+    let reserved = key.split('/').next() == Some(RESERVED);
+    if key.len() <= KEY_BYTES_MAX && !reserved && key.split('/').all(part) {
+        return Ok(());
+    }
+    Err(StoreError::Key(key.chars().take(200).flat_map(char::escape_default).collect()))
 }
 
 /// The store. Every call is bounded in time and retried within that bound.
