@@ -300,6 +300,41 @@ mod tests {
         }
     }
 
+    /// The table of `docs/architecture.md`: what an event of the current lease makes of each state.
+    fn table() -> String {
+        let (lease, attempt) = (1, 1);
+        let events = [
+            ("fed", Event::Fed),
+            ("started", Event::Started { lease, attempt }),
+            ("succeeded", Event::Succeeded),
+            ("failed, tries left", Event::Failed { lease, attempt, retry: true }),
+            ("failed, none left", Event::Failed { lease, attempt, retry: false }),
+            ("preempted", Event::Preempted { lease, attempt }),
+            ("cancelled", Event::Cancelled),
+            ("replayed", Event::Replayed),
+        ];
+        let head: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+        let mut lines = vec![format!("| state | {} |", head.join(" | "))];
+        lines.push(format!("|{}", "---|".repeat(events.len() + 1)));
+        for state in State::ALL {
+            let lease = u32::from(state != State::Waiting);
+            let job = JobState { state, lease, attempt };
+            let cell = |(_, event): &(&str, Event)| {
+                step(job, *event).map_or("", |(after, _)| after.state.as_str())
+            };
+            let cells: Vec<&str> = events.iter().map(cell).collect();
+            lines.push(format!("| **{state}** | {} |", cells.join(" | ")));
+        }
+        lines.join("\n")
+    }
+
+    #[test]
+    fn the_documents_show_this_table() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/architecture.md");
+        let text = std::fs::read_to_string(page).unwrap();
+        assert!(text.contains(&table()), "put this into docs/architecture.md:\n{}", table());
+    }
+
     #[test]
     fn codes_are_fixed() {
         for (code, state) in State::ALL.into_iter().enumerate() {
