@@ -17,7 +17,8 @@ use excite_tests::{
 };
 use futures::future::join_all;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
@@ -92,6 +93,13 @@ async fn a_shared_node_gives_each_test_a_vhost() {
     assert_eq!(get(&two, "jobs").await, None);
     assert_eq!(get(&one, "jobs").await.as_deref(), Some("hello"));
     is_seen(rabbit, "one", queue(0)).await;
+
+    let (tag, arguments) = ("test".into(), FieldTable::default());
+    let options = BasicConsumeOptions::default();
+    let consumer = one.basic_consume("jobs".into(), tag, options, arguments).await.unwrap();
+    assert!(publish(&one, "jobs", "again").await.unwrap());
+    is_seen(rabbit, "one", Queue { unacknowledged: 1, consumers: 1, ..queue(0) }).await;
+    drop(consumer);
 }
 
 #[tokio::test]
@@ -123,6 +131,7 @@ async fn a_node_keeps_its_messages_over_a_kill_and_a_stop_and_goes_with_the_test
     let down = async || !connection.status().connected();
     eventually(LIMIT, "the end of the connection", down).await.unwrap();
 
+    rabbit.settle().await.unwrap();
     rabbit.kill();
     assert!(refuses(rabbit.port()));
     rabbit.start_again().await.unwrap();
@@ -131,7 +140,9 @@ async fn a_node_keeps_its_messages_over_a_kill_and_a_stop_and_goes_with_the_test
     assert_eq!(get(&reader, "jobs").await.as_deref(), Some("before"));
 
     rabbit.alarm(true).await.unwrap();
-    let held = tokio::spawn(async move { publish(&reader, "jobs", "held").await });
+    let mut held = tokio::spawn(async move { publish(&reader, "jobs", "held").await });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut held).await;
+    assert!(early.is_err(), "the node takes it all the same");
     rabbit.alarm(false).await.unwrap();
     assert!(held.await.unwrap().unwrap());
 

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::poll::eventually;
+
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// A queue as of a moment ago.
@@ -67,18 +69,38 @@ impl Api {
     }
 
     pub(super) async fn queues(&self, vhost: &str) -> Result<Vec<Queue>> {
-        let queues = self.ask(Method::GET, &format!("queues/{}", encode(vhost)), None).await?;
-        let queues = queues.as_array().context("RabbitMQ lists no queues")?;
-        let text = |queue: &Value, key: &str| queue[key].as_str().unwrap_or_default().to_owned();
-        let number = |queue: &Value, key: &str| queue[key].as_u64().unwrap_or_default();
-        let queues = queues.iter().map(|queue| Queue {
-            name: text(queue, "name"),
-            kind: text(queue, "type"),
-            ready: number(queue, "messages_ready"),
-            unacknowledged: number(queue, "messages_unacknowledged"),
-            consumers: number(queue, "consumers"),
+        // Of a new queue and after a start the node has no numbers yet, which is not zero.
+        eventually(ANSWER_LIMIT, "the numbers of queues", async || self.try_queues(vhost).await)
+            .await
+    }
+
+    async fn try_queues(&self, vhost: &str) -> Result<Vec<Queue>> {
+        let path = format!("queues/{}", encode(vhost));
+        // The totals of messages are 0.2 s old, the statistics, which alone have the consumers,
+        // 1 s.
+        let totals = format!("{path}?disable_stats=true&enable_queue_totals=true");
+        let totals = self.ask(Method::GET, &totals, None).await?;
+        let statistics = self.ask(Method::GET, &path, None).await?;
+        let consumers = |name: &str| {
+            let queues = statistics.as_array()?;
+            queues.iter().find(|queue| queue["name"] == name)?["consumers"].as_u64()
+        };
+        let queues = totals.as_array().context("RabbitMQ lists no queues")?;
+        let queues = queues.iter().map(|queue| {
+            let text = |key: &str| queue[key].as_str().with_context(|| format!("no {key}"));
+            let name = text("name")?;
+            let number = |key: &str| queue[key].as_u64();
+            let missing = |what: &str| format!("{name}: no {what} yet");
+            Ok(Queue {
+                name: name.to_owned(),
+                kind: text("type")?.to_owned(),
+                ready: number("messages_ready").with_context(|| missing("messages"))?,
+                unacknowledged: number("messages_unacknowledged")
+                    .with_context(|| missing("messages"))?,
+                consumers: consumers(name).with_context(|| missing("consumers"))?,
+            })
         });
-        Ok(queues.collect())
+        queues.collect()
     }
 
     pub(super) async fn close_connections(&self) -> Result<usize> {
