@@ -114,6 +114,21 @@ impl Acker {
         }
     }
 
+    /// As [`Acker::requeue`], where nobody can wait for it.
+    fn give_back(self) {
+        match self.0 {
+            AckerKind::Memory(acker) => {
+                acker.requeue();
+            }
+            #[cfg(feature = "rabbit")]
+            AckerKind::Rabbit(acker) => {
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(acker.requeue());
+                }
+            }
+        }
+    }
+
     /// Not done: the message goes back to its queue at once, for any consumer.
     pub async fn requeue(self) -> Acked {
         match self.0 {
@@ -131,6 +146,16 @@ pub struct Consumer {
     pub(crate) deliveries: mpsc::Receiver<Delivery>,
     /// Ends the subscription when it is dropped.
     pub(crate) _subscription: Arc<dyn std::any::Any + Send + Sync>,
+}
+
+impl Drop for Consumer {
+    /// What was delivered and not taken goes back at once.
+    fn drop(&mut self) {
+        self.deliveries.close();
+        while let Ok(delivery) = self.deliveries.try_recv() {
+            delivery.acker.give_back();
+        }
+    }
 }
 
 impl Consumer {
