@@ -65,15 +65,15 @@ impl Request {
 /// Why there is no answer now.
 pub(crate) enum Trouble {
     /// There may be one later: what happened, and how long the server asks to wait.
-    Gone { fault: Fault, wait: Option<Duration> },
+    Gone { fault: Box<Fault>, wait: Option<Duration> },
     /// Asking again does not help.
-    Final(Fault),
+    Final(Box<Fault>),
 }
 
 impl From<Trouble> for Fault {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Gone { fault, .. } | Trouble::Final(fault) => fault,
+            Trouble::Gone { fault, .. } | Trouble::Final(fault) => *fault,
         }
     }
 }
@@ -162,8 +162,8 @@ impl<'a> Client<'a> {
         };
         let answer = match exchange.run(body, &|| self.stopped()) {
             Ok(answer) => answer,
-            Err(Broken::Stopped) => return Err(Trouble::Final(interrupted())),
-            Err(Broken::Body(fault)) => return Err(Trouble::Final(fault)),
+            Err(Broken::Stopped) => return Err(Trouble::Final(Box::new(interrupted()))),
+            Err(Broken::Body(fault)) => return Err(Trouble::Final(Box::new(fault))),
             Err(broken) => return Err(self.broken(&broken, request)),
         };
         self.reached.store(true, Ordering::Relaxed);
@@ -172,7 +172,7 @@ impl<'a> Client<'a> {
         if (200..300).contains(&status) || (request.method == Method::HEAD && status == 404) {
             return Ok(answer);
         }
-        let fault = problem::fault(&answer);
+        let fault = Box::new(problem::fault(&answer));
         // Refused before anything was done, or lost on the way.
         let later =
             matches!(status, 429 | 503) || (request.idempotent && matches!(status, 502 | 504));
@@ -199,7 +199,8 @@ impl<'a> Client<'a> {
             "Check that `excite-dispatcher` runs there, or name another server with --server or \
              EXCITE_SERVER."
         };
-        let fault = Fault::new(Status::Failed, "server_unreachable", message, remedy.into());
+        let fault =
+            Box::new(Fault::new(Status::Failed, "server_unreachable", message, remedy.into()));
         if again { Trouble::Gone { fault, wait: None } } else { Trouble::Final(fault) }
     }
 

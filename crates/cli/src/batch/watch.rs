@@ -62,7 +62,7 @@ fn watch(client: &Client<'_>, id: BatchId, screen: &mut Screen<'_>) -> Result<Ba
                 client.pause(wait.unwrap_or(LOOK_MAX))?;
                 continue;
             }
-            Err(Trouble::Final(fault)) => return Err(fault),
+            Err(Trouble::Final(fault)) => return Err(*fault),
         }
         client.pause(look)?;
         look = look.mul_f64(1.2).min(LOOK_MAX);
