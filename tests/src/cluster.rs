@@ -257,11 +257,11 @@ impl Cluster {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let names = std::fs::read_dir(path)?.map(|entry| {
-            Ok(entry?.file_name().to_string_lossy().into_owned())
-        });
+        let names = std::fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let names: std::io::Result<Vec<String>> = names.collect();
-        let mut names: Vec<String> = names?.into_iter().filter(|name| name.ends_with(end)).collect();
+        let mut names: Vec<String> =
+            names?.into_iter().filter(|name| name.ends_with(end)).collect();
         names.sort();
         Ok(names)
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
-use excite_jobs::api::{DeadGroup, DeadList, JobPage, JobView, ReplayRequest, Replayed};
-use excite_jobs::{State, limits};
+use excite_jobs::api::{BatchView, DeadGroup, DeadList, JobPage, JobView, ReplayRequest, Replayed};
+use excite_jobs::{BatchId, State, Tally, limits};
 use ureq::http::Method;
 
 use crate::args::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
@@ -77,21 +77,11 @@ fn row(group: &DeadGroup) -> Vec<String> {
 
 fn show(args: &DeadShowArgs, client: &Client<'_>) -> Result<Status, Fault> {
     let id = client.batch_id(&args.batch)?;
+    let found = still_dead(client, id)?;
     let wanted: BTreeSet<u32> = args.indices.iter().copied().collect();
-    let mut found: BTreeMap<u32, JobView> = BTreeMap::new();
-    let mut pages = Pages::new(format!("/v1/batches/{id}/jobs?state=dead"), PAGE);
-    loop {
-        let page: JobPage = client.get(&pages.target())?;
-        let dead = page.jobs.into_iter().filter(|job| {
-            job.state == State::Dead && (wanted.is_empty() || wanted.contains(&job.index))
-        });
-        // The later of two counts.
-        found.extend(dead.map(|job| (job.index, job)));
-        if !pages.turn(page.next) {
-            break;
-        }
-    }
-    for job in found.values() {
+    let shown: Vec<&JobView> =
+        found.values().filter(|job| wanted.is_empty() || wanted.contains(&job.index)).collect();
+    for job in &shown {
         client.printer.document(job);
         describe(job, client.printer);
     }
@@ -102,13 +92,49 @@ fn show(args: &DeadShowArgs, client: &Client<'_>) -> Result<Status, Fault> {
     } else if found.is_empty() {
         client.printer.note("no job of this batch is dead");
     }
-    Ok(if missing.is_empty() {
-        Status::Done
-    } else if found.is_empty() {
-        Status::Failed
-    } else {
-        Status::PartlyFailed
+    Ok(match (missing.is_empty(), shown.is_empty()) {
+        (true, _) => Status::Done,
+        (false, true) => Status::Failed,
+        (false, false) => Status::PartlyFailed,
     })
+}
+
+/// Jobs that died and did not come back. What is listed is what happened, so a job that was
+/// replayed is listed still.
+fn still_dead(client: &Client<'_>, id: BatchId) -> Result<BTreeMap<u32, JobView>, Fault> {
+    let mut dead: BTreeMap<u32, JobView> = BTreeMap::new();
+    // The later of two counts.
+    concluded(client, id, State::Dead, &mut |job| drop(dead.insert(job.index, job)))?;
+    let batch: BatchView = client.get(&format!("/v1/batches/{id}"))?;
+    let now = |tally: &Tally| tally.of(State::Dead) as usize;
+    let expected = batch.tally.as_ref().map_or(0, now);
+    if dead.len() > expected {
+        for state in [State::Succeeded, State::Cancelled] {
+            concluded(client, id, state, &mut |job| drop(dead.remove(&job.index)))?;
+        }
+    }
+    if batch.tally.is_some() && dead.len() > expected {
+        let again = dead.len() - expected;
+        client.printer.note(&format!("{again} of these are being tried again"));
+    }
+    Ok(dead)
+}
+
+/// Hands on the jobs of a batch that were concluded in one way, in the order of their conclusion.
+fn concluded(
+    client: &Client<'_>,
+    id: BatchId,
+    state: State,
+    take: &mut dyn FnMut(JobView),
+) -> Result<(), Fault> {
+    let mut pages = Pages::new(format!("/v1/batches/{id}/jobs?state={state}"), PAGE);
+    loop {
+        let page: JobPage = client.get(&pages.target())?;
+        page.jobs.into_iter().filter(|job| job.state == state).for_each(&mut *take);
+        if !pages.turn(page.next) {
+            return Ok(());
+        }
+    }
 }
 
 fn describe(job: &JobView, printer: &Printer) {

@@ -98,9 +98,8 @@ pub(crate) fn pipeline(project: &Project, args: &PipelineArgs) -> Result<()> {
 /// Replaces what stands between the two lines of the page.
 fn publish(page: &Path, mark: &str, table: &str) -> Result<()> {
     let text = std::fs::read_to_string(page).with_context(|| format!("cannot read {PAGE}"))?;
-    let text = replaced(&text, mark, table).with_context(|| {
-        format!("{PAGE} has no line `{}` with `{END}` behind it", begin(mark))
-    })?;
+    let text = replaced(&text, mark, table)
+        .with_context(|| format!("{PAGE} has no line `{}` with `{END}` behind it", begin(mark)))?;
     std::fs::write(page, text).with_context(|| format!("cannot write {PAGE}"))
 }
 
