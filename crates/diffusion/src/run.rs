@@ -9,6 +9,8 @@
 mod guide;
 mod row;
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 use excite_jobs::{ModelFacts, Spec};
 
@@ -42,6 +44,8 @@ pub struct StepReport {
     pub steps: usize,
     /// The loss that decided the update; NaN where there was none.
     pub losses: Vec<f32>,
+    /// The scores that decided the update; where there was none, those that were observed.
+    pub scores: Vec<Vec<f32>>,
     /// Refinement iterations.
     pub refinements: Vec<u32>,
 }
@@ -191,6 +195,7 @@ impl<'m> Run<'m> {
             step,
             steps,
             losses: guided.iter().map(|g| g.step.loss).collect(),
+            scores: guided.iter().zip(&observed).map(|(g, seen)| scores(g, seen)).collect(),
             refinements: guided.iter().map(|g| g.step.refinements).collect(),
         };
         let states = latents.into_iter().zip(generators);
@@ -201,6 +206,31 @@ impl<'m> Run<'m> {
         }
         self.done += 1;
         Ok(report)
+    }
+
+    /// Goes on with some of the images only: `keep` has an entry for each, in their order. The bytes
+    /// of those that stay do not change.
+    ///
+    /// # Errors
+    /// If none would be left, or the tensor library fails; then the run is as it was.
+    pub fn retain(&mut self, keep: &[bool]) -> Result<()> {
+        let places: Vec<u32> = (0..).zip(keep).filter(|(_, keep)| **keep).map(|(r, _)| r).collect();
+        if keep.len() != self.rows.len() || places.is_empty() {
+            return Err(Error::Spec("a run needs an image".into()));
+        }
+        let places = Tensor::new(places, &candle_core::Device::Cpu)?;
+        let state: BTreeMap<String, Tensor> = self
+            .scheduler
+            .state()
+            .into_iter()
+            .map(|(name, batch)| {
+                Ok((name, batch.index_select(&places.to_device(batch.device())?, 0)?))
+            })
+            .collect::<Result<_>>()?;
+        self.scheduler.restore(|name| state.get(name).cloned());
+        let mut keep = keep.iter();
+        self.rows.retain(|_| keep.next() == Some(&true));
+        Ok(())
     }
 
     /// Makes all steps that are left and decodes.
@@ -305,6 +335,14 @@ impl<'m> Run<'m> {
             });
         }
         Ok((Tensor::stack(&combined, 0)?, observed))
+    }
+}
+
+/// Those that decided the update, else what was observed.
+fn scores(guided: &row::Guided, observed: &Option<Observed>) -> Vec<f32> {
+    match observed {
+        Some(seen) if guided.step.scores.is_empty() => seen.scores.clone(),
+        _ => guided.step.scores.clone(),
     }
 }
 

@@ -53,6 +53,24 @@ fn a_batch_is_its_images() {
     }
 }
 
+/// Images leave after the first step and after the third; those that stay do not notice.
+#[test]
+fn an_image_does_not_notice_when_others_leave() {
+    let whole = render(&five(), ALL);
+    let mut run = Run::start(emoji(), &five(), ALL).unwrap();
+    run.step(&never).unwrap();
+    run.retain(&[true, false, true, true, true]).unwrap();
+    run.step(&never).unwrap();
+    run.step(&never).unwrap();
+    assert!(run.retain(&[false; 4]).is_err() && run.retain(&[true; 5]).is_err());
+    run.retain(&[false, true, false, true]).unwrap();
+    let left = run.complete(&never, |_| ()).unwrap();
+    assert_eq!(left.len(), 2);
+    for (place, rendered) in [2, 4].into_iter().zip(&left) {
+        assert!(bytes(rendered) == bytes(&whole[place]), "image {place}");
+    }
+}
+
 #[test]
 fn the_size_of_the_batch_does_not_matter() {
     let line = r#"{"prompt": "a cat and a frog", "seeds": "0..8", "steps": 2}"#;
