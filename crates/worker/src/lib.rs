@@ -1,1 +1,36 @@
-//! Takes jobs from the queue, makes their images, stores them.
+//! The worker: takes jobs from the queue, makes their images, stores them, reports, acknowledges.
+//!
+//! [`Worker`] is the loop; [`pipeline::Pipeline`] what makes images, on a thread of its own.
+//! Invariants: a result is stored before it is reported and reported before it is acknowledged; a
+//! job runs once here however often it is delivered; the compute thread never waits for progress.
+//! Not here: which job comes next (the dispatcher), what an image is (`excite_diffusion`).
+
+mod beat;
+mod breaker;
+mod cache;
+mod config;
+mod execute;
+mod fetch;
+mod finish;
+mod held;
+mod ladder;
+mod lease;
+mod metrics;
+mod micro_batch;
+mod models;
+mod patience;
+pub mod pipeline;
+mod prepare;
+mod self_test;
+mod status;
+mod watch;
+mod worker;
+
+#[cfg(test)]
+mod examples;
+
+pub use config::{Config, Sections};
+pub use metrics::{Described, Metrics};
+pub use models::{ModelError, Models, ModelsOptions};
+pub use watch::{Stop, Watch};
+pub use worker::{Ports, Worker, WorkerError};

@@ -1,0 +1,141 @@
+//! What the compute thread tries before a job fails: give up other models, halve the micro-batch,
+//! run each job alone.
+
+use excite_jobs::{Class, Failure, Job};
+use tracing::warn;
+
+use crate::metrics::Metrics;
+use crate::pipeline::{Pipeline, Row, RowError, RunError};
+use crate::watch::{Stop, Watch};
+
+/// Makes the images of a micro-batch, an entry a job.
+pub(crate) fn run(
+    pipeline: &mut dyn Pipeline,
+    jobs: &[Job],
+    watch: &Watch,
+    metrics: &Metrics,
+) -> Vec<Row> {
+    // Each turn frees memory or splits the micro-batch, so there is an end.
+    let error = match pipeline.render(jobs, watch) {
+        Ok(rows) => return rows,
+        Err(error) => error,
+    };
+    let all = |error: RowError| jobs.iter().map(|_| Err(error.clone())).collect();
+    match error {
+        RunError::Stopped(Stop::Cancelled) => all(RowError::Cancelled),
+        RunError::Stopped(Stop::Abandoned) => all(RowError::Abandoned),
+        RunError::Stopped(Stop::Deadline) => {
+            let message = "it took far longer than its like";
+            all(RowError::Failed(Failure::new(Class::Timeout, "deadline", message)))
+        }
+        RunError::Model(failure) => all(RowError::Failed(failure)),
+        RunError::OutOfMemory(message) => {
+            let act = |action: &str| {
+                metrics.oom.with_label_values(&[action]).inc();
+                warn!(jobs = jobs.len(), action, message, "out of memory");
+            };
+            if pipeline.free_memory(jobs) {
+                act("evict");
+                return run(pipeline, jobs, watch, metrics);
+            }
+            if jobs.len() > 1 {
+                act("halve");
+                return split(pipeline, jobs, jobs.len().div_ceil(2), watch, metrics);
+            }
+            act("fail");
+            all(RowError::Failed(Failure::new(Class::Capacity, "out_of_memory", message)))
+        }
+        RunError::Failed(failure) if jobs.len() > 1 => {
+            // One of them fails; alone, the others need not.
+            warn!(jobs = jobs.len(), code = failure.code, "a micro-batch is run one by one");
+            split(pipeline, jobs, 1, watch, metrics)
+        }
+        RunError::Failed(failure) => all(RowError::Failed(failure)),
+    }
+}
+
+fn split(
+    pipeline: &mut dyn Pipeline,
+    jobs: &[Job],
+    size: usize,
+    watch: &Watch,
+    metrics: &Metrics,
+) -> Vec<Row> {
+    jobs.chunks(size).flat_map(|jobs| run(pipeline, jobs, watch, metrics)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::examples::job;
+    use crate::pipeline::Empty;
+
+    /// Has memory for so many jobs once other models are gone; the job `bad` fails.
+    struct Small {
+        room: usize,
+        others: bool,
+        bad: Option<u32>,
+        tried: Vec<usize>,
+    }
+
+    impl Pipeline for Small {
+        fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
+            self.tried.push(jobs.len());
+            if self.others || jobs.len() > self.room {
+                return Err(RunError::OutOfMemory("out of memory".into()));
+            }
+            if jobs.iter().any(|job| Some(job.index) == self.bad) {
+                let failure = Failure::new(Class::Invalid, "not_finite", "NaN");
+                return Err(RunError::Failed(failure));
+            }
+            Empty.render(jobs, watch)
+        }
+
+        fn free_memory(&mut self, _jobs: &[Job]) -> bool {
+            std::mem::take(&mut self.others)
+        }
+
+        fn self_test(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    fn made(mut small: Small, count: u32) -> (Vec<Result<(), String>>, Vec<usize>) {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        let jobs: Vec<Job> = (0..count).map(job).collect();
+        let rows = run(&mut small, &jobs, &watch, &Metrics::new("test").unwrap());
+        let said = |row: Row| match row {
+            Ok(_) => Ok(()),
+            Err(RowError::Failed(failure)) => Err(failure.code),
+            Err(other) => Err(format!("{other:?}")),
+        };
+        (rows.into_iter().map(said).collect(), small.tried)
+    }
+
+    #[test]
+    fn short_memory_evicts_then_halves_then_fails() {
+        let small = |room, others| Small { room, others, bad: None, tried: Vec::new() };
+        assert_eq!(made(small(4, true), 4), (vec![Ok(()); 4], vec![4, 4]));
+        assert_eq!(made(small(1, true), 3), (vec![Ok(()); 3], vec![3, 3, 2, 1, 1, 1]));
+        let lost = Err("out_of_memory".to_owned());
+        assert_eq!(made(small(0, false), 2), (vec![lost.clone(), lost], vec![2, 1, 1]));
+    }
+
+    #[test]
+    fn one_that_fails_does_not_take_the_others_along() {
+        let small = Small { room: 4, others: false, bad: Some(1), tried: Vec::new() };
+        let (rows, tried) = made(small, 3);
+        assert_eq!(rows, [Ok(()), Err("not_finite".into()), Ok(())]);
+        assert_eq!(tried, [3, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_stop_ends_all_at_once() {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        watch.abandon();
+        let rows = run(&mut Empty, &[job(0), job(1)], &watch, &Metrics::new("test").unwrap());
+        assert!(rows.iter().all(|row| matches!(row, Err(RowError::Abandoned))), "{rows:?}");
+    }
+}

@@ -1,0 +1,291 @@
+//! Every metric of the worker: name, help and labels in one place, typed handles elsewhere.
+//!
+//! Labels are bounded: no batch, job or worker is one. Not here: how they are served
+//! (`excite_service::health`).
+
+use prometheus::core::Collector;
+use prometheus::{
+    CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry,
+};
+
+/// Handles of all metrics.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each has its help in `Metrics::new`, which is printed too")]
+pub struct Metrics {
+    registry: Registry,
+    described: Vec<Described>,
+    pub jobs: IntCounterVec,
+    pub job_duration: HistogramVec,
+    pub stage_duration: HistogramVec,
+    pub step_duration: Histogram,
+    pub images: IntCounter,
+    pub gpu_seconds: CounterVec,
+    pub micro_batch_size: Histogram,
+    pub cache_hits: IntCounter,
+    pub cache_misses: IntCounter,
+    pub cache_evictions: IntCounter,
+    pub cache_bytes: IntGauge,
+    pub model_load: Histogram,
+    pub oom: IntCounterVec,
+    pub steps: IntCounter,
+    pub redeliveries: IntCounterVec,
+    pub leases_lost: IntCounter,
+    pub held: IntGauge,
+    pub self_test_ok: IntGauge,
+    pub broker_connected: IntGauge,
+    pub broker_blocked: IntGauge,
+    pub store_retries: IntCounter,
+    pub progress_errors: IntCounter,
+    pub last_job: Gauge,
+}
+
+/// A metric, for documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub help: String,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+}
+
+/// From the bundled model on two cores to SDXL with refinement on a slow card.
+const JOB: &[f64] = &[0.5, 1., 2., 5., 10., 30., 60., 120., 300., 600., 1800.];
+const STAGE: &[f64] = &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 15., 60., 300., 1200.];
+const STEP: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1., 2., 5., 15., 60.];
+const LOAD: &[f64] = &[0.5, 1., 2., 5., 10., 30., 60., 120., 300.];
+const SIZE: &[f64] = &[1., 2., 4., 8., 16., 32., 64., 128., 256.];
+
+struct Maker {
+    registry: Registry,
+    described: Vec<Described>,
+}
+
+impl Maker {
+    fn keep<C: Collector + Clone + 'static>(&mut self, metric: C) -> prometheus::Result<C> {
+        for desc in metric.desc() {
+            let labels = desc.variable_labels.clone();
+            let (name, help) = (desc.fq_name.clone(), desc.help.clone());
+            self.described.push(Described { name, help, labels });
+        }
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.keep(IntCounter::with_opts(opts(name, help))?)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        by: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.keep(IntCounterVec::new(opts(name, help), by)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.keep(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, at: &[f64]) -> prometheus::Result<Histogram> {
+        self.keep(Histogram::with_opts(histogram(name, help, at))?)
+    }
+
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        at: &[f64],
+        by: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        self.keep(HistogramVec::new(histogram(name, help, at), by)?)
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("excite")
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(name, help).namespace("excite").buckets(buckets.to_vec())
+}
+
+impl Metrics {
+    /// Registers all of them in a registry of their own.
+    ///
+    /// # Errors
+    /// If two have one name, which a test rules out.
+    pub fn new(kind: &str) -> prometheus::Result<Self> {
+        let mut m = Maker { registry: Registry::new(), described: Vec::new() };
+        let jobs = m.counters("jobs_total", "Outcomes published", &["model", "outcome"])?;
+        let job_duration = m.histograms(
+            "job_duration_seconds",
+            "From the delivery of a job to its acknowledgement",
+            JOB,
+            &["model"],
+        )?;
+        let stage_duration = m.histograms(
+            "stage_duration_seconds",
+            "A stage of a job: queue, load, encode, denoise, decode, png, upload or ack",
+            STAGE,
+            &["stage"],
+        )?;
+        let step = "One denoising step of a micro-batch with its guidance and refinement";
+        let step_duration = m.histogram("step_duration_seconds", step, STEP)?;
+        let images = m.counter("images_total", "Images made")?;
+        let gpu_seconds = CounterVec::new(
+            opts("gpu_seconds_total", "Seconds that the compute thread worked, loading left out"),
+            &["model"],
+        )?;
+        let gpu_seconds = m.keep(gpu_seconds)?;
+        let micro_batch_size = m.histogram("microbatch_size", "Jobs of a micro-batch", SIZE)?;
+        let cache_hits = m.counter("model_cache_hits_total", "Models that were in memory")?;
+        let cache_misses = m.counter("model_cache_misses_total", "Models that had to be loaded")?;
+        let evicted = "Models given up to make room";
+        let cache_evictions = m.counter("model_cache_evictions_total", evicted)?;
+        let cache_bytes = m.gauge("model_cache_bytes", "Bytes of the models in memory")?;
+        let load = "Fetching and loading a model";
+        let model_load = m.histogram("model_load_seconds", load, LOAD)?;
+        let oom = "Out of memory, by what was done: evict, halve or fail";
+        let oom = m.counters("oom_total", oom, &["action"])?;
+        let steps = m.counter("steps_total", "Denoising steps, one for each image")?;
+        let redelivered = "Deliveries of known jobs: reattached, skipped (its result is stored), \
+                           answered (its outcome is known) or restarted";
+        let redeliveries = m.counters("redeliveries_total", redelivered, &["kind"])?;
+        let lost = "Acknowledgements that came after their connection was lost";
+        let leases_lost = m.counter("leases_lost_total", lost)?;
+        let held = m.gauge("jobs_held", "Jobs that were delivered and not acknowledged")?;
+        let self_test_ok = m.gauge("selftest_ok", "1 if the last self-test passed")?;
+        let broker_connected = m.gauge("broker_connected", "1 with a connection to the broker")?;
+        let blocked = "1 while the broker takes no publications";
+        let broker_blocked = m.gauge("broker_blocked", blocked)?;
+        let retried = "Calls to the store that were tried again";
+        let store_retries = m.counter("store_retries_total", retried)?;
+        let redis = "Calls to the progress store that failed";
+        let progress_errors = m.counter("redis_errors_total", redis)?;
+        let last = "When the last job was done, in seconds since 1970";
+        let last_job = m.keep(Gauge::with_opts(opts("last_job_timestamp_seconds", last))?)?;
+        let build = "Always 1; what runs here";
+        let build = opts("build_info", build)
+            .const_label("version", env!("CARGO_PKG_VERSION"))
+            .const_label("kind", kind)
+            .const_label("service", "worker");
+        m.keep(IntGauge::with_opts(build)?)?.set(1);
+        let Maker { registry, described } = m;
+        Ok(Self {
+            registry,
+            described,
+            jobs,
+            job_duration,
+            stage_duration,
+            step_duration,
+            images,
+            gpu_seconds,
+            micro_batch_size,
+            cache_hits,
+            cache_misses,
+            cache_evictions,
+            cache_bytes,
+            model_load,
+            oom,
+            steps,
+            redeliveries,
+            leases_lost,
+            held,
+            self_test_ok,
+            broker_connected,
+            broker_blocked,
+            store_retries,
+            progress_errors,
+            last_job,
+        })
+    }
+
+    /// Where they are registered.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All of them, for documents.
+    pub fn described(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// Notes how long a stage took.
+    pub(crate) fn stage(&self, stage: Stage, seconds: f64) {
+        self.stage_duration.with_label_values(&[stage.name()]).observe(seconds);
+    }
+
+    /// Notes a delivery of a known job.
+    pub(crate) fn redelivery(&self, kind: Redelivery) {
+        self.redeliveries.with_label_values(&[kind.name()]).inc();
+    }
+}
+
+/// A stage of a job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stage {
+    Queue,
+    Load,
+    Encode,
+    Denoise,
+    Decode,
+    Png,
+    Upload,
+    Ack,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Load => "load",
+            Self::Encode => "encode",
+            Self::Denoise => "denoise",
+            Self::Decode => "decode",
+            Self::Png => "png",
+            Self::Upload => "upload",
+            Self::Ack => "ack",
+        }
+    }
+}
+
+/// What a delivery of a known job came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Redelivery {
+    Reattached,
+    Skipped,
+    Answered,
+    Restarted,
+}
+
+impl Redelivery {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reattached => "reattached",
+            Self::Skipped => "skipped",
+            Self::Answered => "answered",
+            Self::Restarted => "restarted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_and_have_a_help() {
+        let metrics = Metrics::new("cpu").unwrap();
+        for Described { name, help, .. } in metrics.described() {
+            assert!(name.starts_with("excite_"), "{name}");
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}: {help}");
+        }
+        let names: Vec<&str> = metrics.described().iter().map(|d| d.name.as_str()).collect();
+        assert!(names.contains(&"excite_jobs_total") && names.contains(&"excite_build_info"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Which jobs run together: those that share a run, the express ones and the oldest first.
+//!
+//! Pure: the caller reads the clock. Not here: running them (`execute`).
+
+use std::time::{Duration, Instant};
+
+use excite_jobs::{Job, Lane, SchedulerName};
+
+/// What the images of a run share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    model: String,
+    size: (u32, u32),
+    steps: u32,
+    scheduler: SchedulerName,
+}
+
+impl Key {
+    fn of(job: &Job) -> Self {
+        let spec = &job.spec;
+        Self {
+            model: spec.model.clone(),
+            size: (spec.width, spec.height),
+            steps: spec.steps,
+            scheduler: spec.scheduler,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: Job,
+    key: Key,
+    /// It may have killed a worker: nobody else's images should die with it.
+    alone: bool,
+    since: Instant,
+}
+
+/// Jobs that wait for their micro-batch.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Oldest first.
+    entries: Vec<Entry>,
+    capacity: usize,
+    wait: Duration,
+}
+
+impl Waiting {
+    /// Micro-batches have at most `capacity` jobs, and no job waits longer than `wait` for others.
+    pub(crate) fn new(capacity: usize, wait: Duration) -> Self {
+        Self { entries: Vec::new(), capacity: capacity.max(1), wait }
+    }
+
+    /// A job waits from now on. One that is `alone` shares its run with none.
+    pub(crate) fn push(&mut self, job: Job, alone: bool, now: Instant) {
+        let key = Key::of(&job);
+        self.entries.push(Entry { job, key, alone, since: now });
+    }
+
+    /// When the next micro-batch should start; `None` if no job waits.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let head = self.head()?;
+        let full = head.alone || self.group(head).len() == self.capacity;
+        Some(if full { head.since } else { head.since + self.wait })
+    }
+
+    /// The next micro-batch: the oldest express job, or else the oldest, and what can go with it.
+    pub(crate) fn take(&mut self) -> Vec<Job> {
+        let Some(head) = self.head() else { return Vec::new() };
+        let mut places = self.group(head);
+        let mut taken = Vec::with_capacity(places.len());
+        // From behind, so that the places of the others stay.
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        for place in places {
+            taken.push(self.entries.remove(place).job);
+        }
+        taken.reverse();
+        taken
+    }
+
+    /// Takes all away.
+    pub(crate) fn drain(&mut self) -> Vec<Job> {
+        self.entries.drain(..).map(|entry| entry.job).collect()
+    }
+
+    fn head(&self) -> Option<&Entry> {
+        let express = self.entries.iter().find(|entry| entry.job.lane == Lane::Express);
+        express.or(self.entries.first())
+    }
+
+    /// Places of the jobs that go with `head`, express ones first.
+    fn group(&self, head: &Entry) -> Vec<usize> {
+        let goes = |entry: &Entry| match head.alone {
+            true => entry.job.id == head.job.id,
+            false => !entry.alone && entry.key == head.key,
+        };
+        let of = |lane: Lane| {
+            let all = self.entries.iter().enumerate();
+            all.filter(move |(_, entry)| entry.job.lane == lane && goes(entry)).map(|(at, _)| at)
+        };
+        of(Lane::Express).chain(of(Lane::Bulk)).take(self.capacity).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::job;
+
+    const WAIT: Duration = Duration::from_millis(5);
+
+    fn edited(index: u32, edit: impl FnOnce(&mut Job)) -> Job {
+        let mut job = job(index);
+        edit(&mut job);
+        job
+    }
+
+    fn indices(jobs: &[Job]) -> Vec<u32> {
+        jobs.iter().map(|job| job.index).collect()
+    }
+
+    #[test]
+    fn only_what_shares_a_run_goes_together() {
+        let start = Instant::now();
+        let mut waiting = Waiting::new(8, WAIT);
+        waiting.push(job(0), false, start);
+        waiting.push(edited(1, |job| job.spec.width = 256), false, start);
+        waiting.push(edited(2, |job| job.spec.steps = 3), false, start);
+        waiting.push(edited(3, |job| job.spec.model = "emoji@1".into()), false, start);
+        waiting.push(edited(4, |job| job.spec.scheduler = SchedulerName::Ddim), false, start);
+        waiting.push(edited(5, |job| job.spec.prompt = "a dog".into()), false, start);
+        waiting.push(job(6), true, start);
+        let order: Vec<Vec<u32>> =
+            std::iter::from_fn(|| Some(indices(&waiting.take())).filter(|b| !b.is_empty()))
+                .collect();
+        assert_eq!(order, [vec![0, 5], vec![1], vec![2], vec![3], vec![4], vec![6]]);
+        assert_eq!(waiting.due(), None);
+    }
+
+    #[test]
+    fn a_full_micro_batch_starts_at_once_and_another_after_its_wait() {
+        let start = Instant::now();
+        let mut waiting = Waiting::new(2, WAIT);
+        waiting.push(job(0), false, start);
+        assert_eq!(waiting.due(), Some(start + WAIT));
+        waiting.push(job(1), false, start + WAIT / 2);
+        assert_eq!(waiting.due(), Some(start));
+        waiting.push(job(2), false, start + WAIT / 2);
+        assert_eq!(indices(&waiting.take()), [0, 1]);
+        assert_eq!(waiting.due(), Some(start + WAIT / 2 + WAIT));
+        waiting.push(job(3), true, start + WAIT);
+        assert_eq!(indices(&waiting.take()), [2]);
+        assert_eq!(waiting.due(), Some(start + WAIT), "alone, it waits for none");
+    }
+
+    #[test]
+    fn express_jobs_go_first_and_fill_up_with_their_like() {
+        let start = Instant::now();
+        let mut waiting = Waiting::new(2, WAIT);
+        for index in 0..3 {
+            waiting.push(job(index), false, start);
+        }
+        waiting.push(edited(9, |job| job.lane = Lane::Express), false, start + WAIT);
+        assert_eq!(indices(&waiting.take()), [0, 9], "in the order they came");
+        assert_eq!(indices(&waiting.drain()), [1, 2]);
+    }
+}

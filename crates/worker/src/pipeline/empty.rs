@@ -1,0 +1,59 @@
+//! Makes images of one pixel, without a model: for measuring everything else.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use excite_diffusion::picture::Picture;
+use excite_jobs::{Attention, Job, Sidecar, Spec, VERSION};
+
+use super::{Made, Pipeline, Product, Row, RunError, each};
+use crate::watch::Watch;
+
+/// One pixel an image, at once.
+#[derive(Debug, Default)]
+pub struct Empty;
+
+impl Pipeline for Empty {
+    fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
+        let started = Instant::now();
+        watch.begin(jobs, 1);
+        watch.pass(jobs).map_err(RunError::Stopped)?;
+        let seconds = each(started, jobs.len());
+        let row = |job: &Job| Product { made: Made::Empty(Box::new(job.spec.clone())), seconds };
+        Ok(jobs.iter().map(|job| Ok(row(job))).collect())
+    }
+
+    fn free_memory(&mut self, _jobs: &[Job]) -> bool {
+        false
+    }
+
+    fn self_test(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A pixel in a colour that follows from the seed.
+pub(super) fn png(spec: &Spec) -> excite_diffusion::Result<Vec<u8>> {
+    let [_, r, g, b] = spec.seed.wrapping_mul(0x9E37_79B9).to_be_bytes();
+    Picture::filled(1, 1, [r, g, b]).to_png_of(spec)
+}
+
+pub(super) fn sidecar(
+    spec: &Spec,
+    sha256: String,
+    seconds: f64,
+    custom_id: Option<String>,
+    labels: BTreeMap<String, String>,
+) -> Sidecar {
+    Sidecar {
+        v: VERSION,
+        sha256,
+        kind: "empty".into(),
+        seconds,
+        custom_id,
+        labels,
+        spec: spec.clone(),
+        attention: Attention::default(),
+        steps: Vec::new(),
+    }
+}

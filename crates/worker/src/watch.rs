@@ -1,0 +1,310 @@
+//! What the compute thread does, for those who watch it: deadlines, stuck runs, cancelled jobs,
+//! live progress.
+//!
+//! The compute thread writes here and asks here; it never waits for a server. Not here: who acts on
+//! it (`worker`, `beat`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use excite_jobs::progress::RunningJob;
+use excite_jobs::{BatchId, Job, Method};
+
+/// No run may take longer, unless its like were measured to: RabbitMQ gives a delivery up after
+/// half an hour.
+const RUN_MAX: Duration = Duration::from_secs(20 * 60);
+/// What a run may take beyond its steps, seconds.
+const GRACE: f64 = 60.;
+/// Fetching and loading a model; a slow store has many gigabytes to send.
+const LOAD_MAX: Duration = Duration::from_secs(60 * 60);
+/// A step may take this many times the usual one before it is stuck.
+const STEP_FACTOR: u32 = 20;
+/// Steps that the usual one is found from.
+const STEPS_KEPT: usize = 65;
+/// Weight of the newest measurement.
+const NEWEST: f64 = 0.3;
+
+/// Why a run must stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// All its jobs were cancelled.
+    Cancelled,
+    /// It takes far longer than its like.
+    Deadline,
+    /// The worker stops, and another one will make its images.
+    Abandoned,
+}
+
+/// What the compute thread does.
+#[derive(Debug)]
+pub struct Watch {
+    state: Mutex<State>,
+    cancelled: Mutex<BTreeSet<BatchId>>,
+    abandoned: AtomicBool,
+    factor: f64,
+    stuck: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// The last sign of life.
+    moved: Instant,
+    /// When the running step began.
+    step_began: Instant,
+    deadline: Option<Instant>,
+    running: Vec<RunningJob>,
+    steps: VecDeque<Duration>,
+    /// Seconds a step and pixel of an image, by model and method.
+    pace: BTreeMap<(String, &'static str), f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Loading,
+    Running,
+}
+
+impl Watch {
+    /// Nothing runs. A run may take `factor` times what its like took, and a minute; it is stuck if
+    /// it makes no pass for `stuck`.
+    pub fn new(factor: f64, stuck: Duration) -> Self {
+        let now = Instant::now();
+        let state = State {
+            phase: Phase::Idle,
+            moved: now,
+            step_began: now,
+            deadline: None,
+            running: Vec::new(),
+            steps: VecDeque::new(),
+            pace: BTreeMap::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            cancelled: Mutex::default(),
+            abandoned: AtomicBool::new(false),
+            factor,
+            stuck,
+        }
+    }
+
+    // The compute thread says:
+
+    /// A model is fetched or loaded.
+    pub fn loading(&self, jobs: &[Job]) {
+        let mut state = self.state();
+        state.phase = Phase::Loading;
+        state.moved = Instant::now();
+        state.deadline = None;
+        state.running = jobs.iter().map(|job| running(job, 0, job.spec.steps)).collect();
+    }
+
+    /// A run of `steps` steps begins.
+    pub fn begin(&self, jobs: &[Job], steps: usize) {
+        let mut state = self.state();
+        let now = Instant::now();
+        (state.phase, state.moved, state.step_began) = (Phase::Running, now, now);
+        state.deadline = now.checked_add(state.limit(jobs, steps, self.factor));
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        state.running = jobs.iter().map(|job| running(job, 0, steps)).collect();
+    }
+
+    /// Asked before each pass; a sign of life.
+    ///
+    /// # Errors
+    /// Why the run must stop.
+    pub fn pass<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<(), Stop> {
+        let mut state = self.state();
+        state.moved = Instant::now();
+        let late = state.deadline.is_some_and(|deadline| state.moved > deadline);
+        drop(state);
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(Stop::Abandoned);
+        }
+        if jobs.into_iter().all(|job| self.is_cancelled(job.batch)) {
+            return Err(Stop::Cancelled);
+        }
+        if late { Err(Stop::Deadline) } else { Ok(()) }
+    }
+
+    /// A step is done: what runs still, with losses and scores.
+    pub fn step<'a>(
+        &self,
+        step: usize,
+        steps: usize,
+        rows: impl Iterator<Item = (&'a Job, f32, &'a [f32])>,
+    ) -> Duration {
+        let number = |value: &f32| value.is_finite().then_some(*value);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let rows = rows.map(|(job, loss, scores)| RunningJob {
+            loss: number(&loss),
+            scores: scores.iter().map(number).collect(),
+            ..running(job, count(step + 1), count(steps))
+        });
+        let mut state = self.state();
+        state.running = rows.collect();
+        state.moved = Instant::now();
+        let took = state.moved - state.step_began;
+        state.step_began = state.moved;
+        state.steps.push_back(took);
+        if state.steps.len() > STEPS_KEPT {
+            state.steps.pop_front();
+        }
+        took
+    }
+
+    /// A run made all its steps in `seconds`.
+    pub fn made(&self, jobs: &[Job], steps: usize, seconds: f64) {
+        let Some(first) = jobs.first() else { return };
+        let measured = seconds / work(jobs, steps).max(1.);
+        let mut state = self.state();
+        // The slowest method decides: that a mixed run is slower than its fastest is no surprise.
+        let slow = jobs.iter().find(|job| job.spec.method != Method::None).unwrap_or(first);
+        let key = (slow.spec.model.clone(), slow.spec.method.name().as_str());
+        let known = state.pace.get(&key).copied().unwrap_or(measured);
+        state.pace.insert(key, known + NEWEST * (measured - known));
+    }
+
+    /// The compute thread waits for work.
+    pub fn idle(&self) {
+        let mut state = self.state();
+        (state.phase, state.moved, state.deadline) = (Phase::Idle, Instant::now(), None);
+        state.running.clear();
+    }
+
+    // The others say and ask:
+
+    /// What runs now.
+    pub fn running(&self) -> Vec<RunningJob> {
+        self.state().running.clone()
+    }
+
+    /// For how long nothing moved, if that is too long.
+    pub fn stuck(&self) -> Option<Duration> {
+        let state = self.state();
+        let still = state.moved.elapsed();
+        let limit = match state.phase {
+            Phase::Idle => return None,
+            Phase::Loading => LOAD_MAX.max(self.stuck),
+            Phase::Running => self.stuck.max(state.usual_step() * STEP_FACTOR),
+        };
+        (still > limit).then_some(still)
+    }
+
+    /// These batches are cancelled, and no others.
+    pub fn set_cancelled(&self, batches: BTreeSet<BatchId>) {
+        *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) = batches;
+    }
+
+    /// Whether a batch is cancelled.
+    pub fn is_cancelled(&self, batch: BatchId) -> bool {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(&batch)
+    }
+
+    /// What runs stops at its next pass, for good.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn usual_step(&self) -> Duration {
+        let mut steps: Vec<Duration> = self.steps.iter().copied().collect();
+        steps.sort_unstable();
+        steps.get(steps.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// How long a run may take.
+    fn limit(&self, jobs: &[Job], steps: usize, factor: f64) -> Duration {
+        let paces = jobs.iter().map(|job| {
+            let key = (job.spec.model.clone(), job.spec.method.name().as_str());
+            self.pace.get(&key).copied()
+        });
+        // Unknown if one is unknown.
+        let slowest = paces.reduce(|a, b| Some(f64::max(a?, b?))).flatten();
+        let Some(pace) = slowest else { return RUN_MAX };
+        let expected = pace * work(jobs, steps);
+        let seconds = (factor * expected + GRACE).min(RUN_MAX.as_secs_f64());
+        let seconds = seconds.max(1.5 * expected + GRACE);
+        Duration::try_from_secs_f64(seconds).unwrap_or(RUN_MAX)
+    }
+}
+
+/// Steps times pixels of all images.
+fn work(jobs: &[Job], steps: usize) -> f64 {
+    let pixels = |job: &Job| f64::from(job.spec.width) * f64::from(job.spec.height);
+    jobs.iter().map(pixels).sum::<f64>() * steps as f64
+}
+
+fn running(job: &Job, step: u32, steps: u32) -> RunningJob {
+    RunningJob { job: job.id, step, steps, loss: None, scores: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::job;
+
+    fn limit(watch: &Watch, jobs: &[Job], steps: usize) -> f64 {
+        watch.state().limit(jobs, steps, watch.factor).as_secs_f64()
+    }
+
+    #[test]
+    fn a_deadline_grows_with_the_work() {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        let one = [job(0)];
+        assert_eq!(limit(&watch, &one, 50), 1200., "unknown: generous");
+        watch.made(&one, 50, 10.);
+        assert!((limit(&watch, &one, 50) - 100.).abs() < 1e-6);
+        assert!((limit(&watch, &[job(0), job(1)], 50) - 140.).abs() < 1e-6);
+        assert!((limit(&watch, &one, 5000) - 1560.).abs() < 1e-6, "longer, as it was measured");
+        watch.made(&one, 50, 20.);
+        assert!((limit(&watch, &one, 50) - 112.).abs() < 1e-6, "the newest counts for a part");
+        let mut other = job(1);
+        other.spec.model = "other@0".into();
+        assert_eq!(limit(&watch, &[other], 50), 1200.);
+    }
+
+    #[test]
+    fn a_run_stops_when_all_its_jobs_are_cancelled_or_it_is_late() {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        let mut other = job(1);
+        other.batch = BatchId::new();
+        let jobs = [job(0), other];
+        watch.begin(&jobs, 2);
+        assert_eq!(watch.pass(&jobs), Ok(()));
+        watch.set_cancelled(BTreeSet::from([jobs[0].batch]));
+        assert_eq!(watch.pass(&jobs), Ok(()));
+        assert_eq!(watch.pass(&jobs[..1]), Err(Stop::Cancelled));
+        watch.state().deadline = Some(Instant::now());
+        assert_eq!(watch.pass(&jobs), Err(Stop::Deadline));
+        watch.abandon();
+        assert_eq!(watch.pass(&jobs), Err(Stop::Abandoned));
+    }
+
+    #[test]
+    fn only_what_runs_can_be_stuck() {
+        let watch = Watch::new(4., Duration::ZERO);
+        assert_eq!(watch.stuck(), None);
+        watch.begin(&[job(0)], 2);
+        while watch.stuck().is_none() {
+            std::thread::yield_now();
+        }
+        watch.step(0, 2, [(&job(0), 0.5, &[f32::NAN][..])].into_iter());
+        let running = watch.running();
+        assert_eq!((running[0].step, running[0].loss), (1, Some(0.5)));
+        assert_eq!(running[0].scores, [None]);
+        watch.loading(&[job(0)]);
+        assert_eq!(watch.stuck(), None);
+        watch.idle();
+        assert!(watch.running().is_empty());
+    }
+}

@@ -1,0 +1,531 @@
+//! The worker's loop: the one place that knows what is waiting, running and finishing.
+//!
+//! A job's path: a delivery joins or begins a job (`held`), is looked at (`prepare`), waits for its
+//! micro-batch (`micro_batch`), runs (`execute`), is stored and reported (`finish`). Everything that
+//! takes time is a task whose end is an [`Event`] here; at most a task a held job, and the broker
+//! limits those.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use excite_jobs::progress::{Progress, WorkerState};
+use excite_jobs::queue::{Acker, Delivery, Queue};
+use excite_jobs::store::Store;
+use excite_jobs::{Class, Failure, Job, JobId, MessageError, Outcome, OutcomeKind};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, error, info, info_span, warn};
+
+use crate::beat::Beat;
+use crate::breaker::Breaker;
+use crate::config::Config;
+use crate::execute::{Ended, Executor};
+use crate::finish::Finisher;
+use crate::held::{Arrival, Held};
+use crate::lease::{Closed, Lanes};
+use crate::metrics::{Metrics, Redelivery, Stage};
+use crate::micro_batch::Waiting;
+use crate::models::Models;
+use crate::patience::PatientStore;
+use crate::pipeline::{Pipeline, Row, RowError};
+use crate::prepare::{Prepared, mark, prepare};
+use crate::status::{Status, live};
+use crate::watch::Watch;
+
+/// How long the last calls may take when the worker stops.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+/// How long outcomes of stuck jobs may take to be confirmed.
+const LAST_OUTCOMES: Duration = Duration::from_secs(15);
+
+/// What a worker stands on.
+#[derive(Clone)]
+pub struct Ports {
+    /// Where jobs come from and outcomes go.
+    pub queue: Arc<dyn Queue>,
+    /// Where images go.
+    pub store: Arc<dyn Store>,
+    /// Where live progress goes.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// Why a worker ended that nobody told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// It cannot paint.
+    #[error("the self-test failed: {0}; check the machine, and the program's files")]
+    SelfTest(String),
+    /// A run stopped moving, and a thread cannot be ended from outside.
+    #[error("nothing moved for {} s; the process must be started anew", .0.as_secs())]
+    Stuck(Duration),
+    /// The compute thread is gone.
+    #[error(transparent)]
+    Compute(#[from] EndedError),
+    /// The queue was closed.
+    #[error("the queue was closed")]
+    Closed,
+}
+
+/// The compute thread ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct EndedError(#[from] Ended);
+
+/// A worker.
+pub struct Worker {
+    config: Config,
+    ports: Ports,
+    models: Option<Arc<Models>>,
+    executor: Executor,
+    watch: Arc<Watch>,
+    status: Arc<Status>,
+    finisher: Finisher,
+    held: Arc<Held>,
+    metrics: Metrics,
+    lanes: Lanes,
+    waiting: Waiting,
+    breaker: Breaker,
+    mode: Mode,
+    /// Jobs that are looked at, wait or run.
+    active: usize,
+    /// Jobs that are stored and reported.
+    finishing: usize,
+    /// Whether the compute thread has work.
+    busy: bool,
+    tasks: JoinSet<Event>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Taking,
+    /// Too many failed: it tests itself once nothing runs.
+    Broken,
+    Draining,
+}
+
+/// The end of a task.
+enum Event {
+    Prepared(JobId, Prepared),
+    Ran(Vec<Job>, Result<Vec<Row>, Ended>),
+    Concluded {
+        ran: bool,
+        kind: OutcomeKind,
+    },
+    Tested(Result<(), String>),
+    /// A delivery that is no job was reported.
+    Refused,
+}
+
+impl Worker {
+    /// Starts the compute thread; `config` must be settled. `models` are those of `pipeline`, to be
+    /// told of.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub fn new(
+        config: Config,
+        ports: Ports,
+        pipeline: Box<dyn Pipeline>,
+        models: Option<Arc<Models>>,
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
+        let stuck = Duration::from_secs(config.stuck_seconds);
+        let watch = Arc::new(Watch::new(config.deadline_factor, stuck));
+        let executor = Executor::start(pipeline, Arc::clone(&watch), metrics.clone())?;
+        let held = Arc::new(Held::default());
+        let patience = Duration::from_secs(config.store_patience_seconds);
+        let store = PatientStore::new(Arc::clone(&ports.store), patience, metrics.clone());
+        let finisher = Finisher {
+            worker: config.name.clone(),
+            queue: Arc::clone(&ports.queue),
+            store,
+            held: Arc::clone(&held),
+            metrics: metrics.clone(),
+        };
+        let wait = Duration::from_millis(config.micro_batch_wait_milliseconds);
+        Ok(Self {
+            lanes: Lanes::new(Arc::clone(&ports.queue), &config.class),
+            waiting: Waiting::new(usize::from(config.slots), wait),
+            breaker: Breaker::new(config.breaker_failures),
+            status: Arc::new(Status::new()),
+            mode: Mode::Taking,
+            active: 0,
+            finishing: 0,
+            busy: false,
+            tasks: JoinSet::new(),
+            config,
+            ports,
+            models,
+            executor,
+            watch,
+            finisher,
+            held,
+            metrics,
+        })
+    }
+
+    /// For `/healthz` and `/readyz`.
+    pub fn probes(&self) -> (excite_service::health::Probe, excite_service::health::Probe) {
+        let (watch, status) = (Arc::clone(&self.watch), Arc::clone(&self.status));
+        let queue = Arc::clone(&self.ports.queue);
+        (Arc::new(move || live(&watch)), Arc::new(move || status.ready(&queue)))
+    }
+
+    /// Tests itself, then takes jobs until `stop` or an operator's drain; then finishes what runs.
+    ///
+    /// # Errors
+    /// If it cannot go on; see [`WorkerError`].
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let beating = CancellationToken::new();
+        let beat = Beat {
+            config: self.config.clone(),
+            progress: Arc::clone(&self.ports.progress),
+            queue: Arc::clone(&self.ports.queue),
+            watch: Arc::clone(&self.watch),
+            status: Arc::clone(&self.status),
+            models: self.models.clone(),
+            metrics: self.metrics.clone(),
+            drain: stop.clone(),
+        };
+        let beat = tokio::spawn(beat.run(beating.clone()));
+        let ended = match self.start(&stop).await {
+            Ok(true) => self.work(&stop).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        beating.cancel();
+        let last = async {
+            // The beat may be lost, and so may its end: it expires.
+            let _ = beat.await;
+            let _ = self.ports.progress.gone(&self.config.name).await;
+            self.ports.queue.close().await;
+        };
+        if tokio::time::timeout(LAST_CALLS, last).await.is_err() {
+            warn!("the last calls were cut short");
+        }
+        ended
+    }
+
+    /// Whether the worker is to work; not if it was stopped meanwhile.
+    async fn start(&self, stop: &CancellationToken) -> Result<bool, WorkerError> {
+        info!(worker = self.config.name, class = self.config.class, "the worker starts");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            passed = self.executor.self_test() => passed.map_err(WorkerError::SelfTest)?,
+        }
+        self.status.set(WorkerState::Ready, "");
+        info!(worker = self.config.name, slots = self.config.slots, "the worker takes jobs");
+        Ok(true)
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), WorkerError> {
+        let mut checks = tokio::time::interval(Duration::from_secs(1));
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut give_up: Option<Instant> = None;
+        loop {
+            self.subscribe().await;
+            self.launch();
+            if self.mode == Mode::Draining && self.tasks.is_empty() {
+                info!("nothing is left to finish");
+                return Ok(());
+            }
+            let due = self.due();
+            tokio::select! {
+                delivery = self.lanes.next() => match delivery {
+                    Ok(delivery) => self.arrive(delivery),
+                    Err(Closed) => return Err(WorkerError::Closed),
+                },
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(event) => self.on(event)?,
+                    // Its job stays unacknowledged, and is delivered again.
+                    Err(panic) => error!(%panic, "a task panicked"),
+                },
+                () = sleep_until(due) => {}
+                _ = checks.tick() => self.check().await?,
+                () = stop.cancelled(), if self.mode != Mode::Draining => {
+                    let limit = Duration::from_secs(self.config.drain_seconds);
+                    give_up = Some(Instant::now() + limit);
+                    self.drain().await;
+                }
+                () = sleep_until(give_up) => {
+                    self.leave().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Express jobs are wanted only while nothing runs: they start at once, here or elsewhere.
+    async fn subscribe(&mut self) {
+        let slots = self.breaker.slots(self.config.slots);
+        let free = usize::from(slots).saturating_sub(self.active);
+        // While the store fails, what is finished piles up; more must not come.
+        let room = self.finishing <= 2 * usize::from(slots);
+        let free = if self.busy || !room { 0 } else { u16::try_from(free).unwrap_or(slots) };
+        let (bulk, express) = match self.mode {
+            Mode::Taking => (slots, free),
+            Mode::Broken | Mode::Draining => (0, 0),
+        };
+        for delivery in self.lanes.adjust(bulk, express).await {
+            self.arrive(delivery);
+        }
+    }
+
+    /// When the next micro-batch should start.
+    fn due(&self) -> Option<Instant> {
+        let due = self.waiting.due().filter(|_| !self.busy && self.mode == Mode::Taking)?;
+        // What the express queue holds has a moment to come first.
+        let wait = Duration::from_millis(self.config.micro_batch_wait_milliseconds);
+        let settled = self.lanes.express_since().map(|since| since + wait);
+        Some(Instant::from_std(settled.map_or(due, |settled| settled.max(due))))
+    }
+
+    fn arrive(&mut self, delivery: Delivery) {
+        let Delivery { body, traceparent, redelivered, acker, .. } = delivery;
+        let job = match Job::parse(&body) {
+            Ok(job) => job,
+            Err(error) => return self.refuse(error, body, traceparent, acker),
+        };
+        let span = self.span(&job, traceparent.as_deref());
+        let id = job.id;
+        let arrival = self.held.arrive(job.clone(), traceparent, redelivered, acker);
+        self.metrics.held.set(self.held.len() as i64);
+        match arrival {
+            Arrival::Joined => {
+                self.metrics.redelivery(Redelivery::Reattached);
+                span.in_scope(|| info!("a job that is here was delivered again"));
+            }
+            Arrival::Known(kind) => {
+                self.metrics.redelivery(Redelivery::Answered);
+                self.conclude(id, kind, false);
+            }
+            Arrival::New => {
+                self.active += 1;
+                let (finisher, watch) = (self.finisher.clone(), Arc::clone(&self.watch));
+                let look = async move {
+                    Event::Prepared(id, prepare(&finisher, &watch, &job, redelivered).await)
+                };
+                self.tasks.spawn(look.instrument(span));
+            }
+        }
+    }
+
+    /// Reports what cannot be read: to the dispatcher if it says whose it is, else to a person.
+    fn refuse(
+        &mut self,
+        error: MessageError,
+        body: bytes::Bytes,
+        traceparent: Option<String>,
+        acker: Acker,
+    ) {
+        warn!(%error, bytes = body.len(), "a message cannot be read");
+        let (class, code) = match &error {
+            MessageError::Version { .. } => (Class::Incompatible, "version"),
+            MessageError::Unreadable { .. } => (Class::Invalid, "unreadable"),
+        };
+        let failure = Failure::new(class, code, error.to_string());
+        let (MessageError::Version { about, .. } | MessageError::Unreadable { about, .. }) = error;
+        let finisher = self.finisher.clone();
+        self.tasks.spawn(async move {
+            match about {
+                Some(about) => {
+                    let kind = OutcomeKind::Failed(failure);
+                    finisher.metrics.jobs.with_label_values(&["", kind.name()]).inc();
+                    let outcome = Outcome::about(about, &finisher.worker, kind);
+                    finisher.report(outcome, traceparent).await;
+                }
+                None => finisher.set_aside(body, traceparent).await,
+            }
+            acker.ack().await;
+            Event::Refused
+        });
+    }
+
+    fn on(&mut self, event: Event) -> Result<(), WorkerError> {
+        match event {
+            Event::Prepared(id, _) if self.mode == Mode::Draining => self.give_back(id),
+            Event::Prepared(id, Prepared::Run { alone }) => match self.held.said(id) {
+                Some(said) => self.waiting.push(said.job, alone, std::time::Instant::now()),
+                None => self.active -= 1,
+            },
+            Event::Prepared(id, Prepared::Answer(kind)) => {
+                self.active -= 1;
+                self.conclude(id, kind, false);
+            }
+            Event::Ran(jobs, rows) => {
+                self.busy = false;
+                self.active -= jobs.len();
+                let rows = rows.map_err(EndedError::from)?;
+                for (job, row) in jobs.into_iter().zip(rows) {
+                    self.finish(job, row);
+                }
+            }
+            Event::Concluded { ran, kind } => {
+                self.finishing -= 1;
+                if ran && self.breaker.note(&kind) && self.mode == Mode::Taking {
+                    warn!("too many jobs failed in a row; the worker tests itself");
+                    self.mode = Mode::Broken;
+                    self.status.set(WorkerState::Broken, "too many jobs failed in a row");
+                }
+            }
+            Event::Tested(passed) => {
+                self.busy = false;
+                passed.map_err(WorkerError::SelfTest)?;
+                self.breaker.passed();
+                if self.mode == Mode::Broken {
+                    self.mode = Mode::Taking;
+                    self.status.set(WorkerState::Ready, "");
+                }
+            }
+            Event::Refused => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the compute thread what is due.
+    fn launch(&mut self) {
+        if self.mode == Mode::Broken && !self.busy && self.finishing == 0 {
+            for job in self.waiting.drain() {
+                self.give_back(job.id);
+            }
+            self.busy = true;
+            let executor = self.executor.clone();
+            self.tasks.spawn(async move { Event::Tested(executor.self_test().await) });
+            return;
+        }
+        if self.due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let jobs = self.waiting.take();
+        self.busy = true;
+        let mut suspect = false;
+        for job in &jobs {
+            let Some(said) = self.held.said(job.id) else { continue };
+            suspect |= said.suspect;
+            self.metrics.stage(Stage::Queue, said.since.elapsed().as_secs_f64());
+            let span = self.span(job, said.traceparent.as_deref());
+            span.in_scope(|| info!(micro_batch = jobs.len(), "a job starts"));
+            let (finisher, job) = (self.finisher.clone(), said.job);
+            // Nobody waits for this one; it ends with its own time-out.
+            tokio::spawn(async move { finisher.started(&job, said.traceparent).await });
+        }
+        let (executor, finisher) = (self.executor.clone(), self.finisher.clone());
+        self.tasks.spawn(async move {
+            if let (true, [job]) = (suspect, jobs.as_slice())
+                && let Err(error) = mark(&finisher, job).await
+            {
+                let failed = RowError::Failed(crate::patience::failure(&error));
+                return Event::Ran(jobs, Ok(vec![Err(failed)]));
+            }
+            let rows = executor.run(jobs.clone()).await;
+            Event::Ran(jobs, rows)
+        });
+    }
+
+    fn finish(&mut self, job: Job, row: Row) {
+        match row {
+            Ok(product) => {
+                self.finishing += 1;
+                let span = self.span(&job, None);
+                let finisher = self.finisher.clone();
+                let finish = async move {
+                    let kind = finisher.store(&job, product).await;
+                    finisher.conclude(job.id, kind.clone()).await;
+                    Event::Concluded { ran: true, kind }
+                };
+                self.tasks.spawn(finish.instrument(span));
+            }
+            Err(RowError::Cancelled) => self.conclude(job.id, OutcomeKind::Cancelled, true),
+            Err(RowError::Failed(failure)) => {
+                self.conclude(job.id, OutcomeKind::Failed(failure), true);
+            }
+            // It stays unacknowledged: another worker gets it.
+            Err(RowError::Abandoned) => {}
+        }
+    }
+
+    fn conclude(&mut self, id: JobId, kind: OutcomeKind, ran: bool) {
+        self.finishing += 1;
+        let Some(said) = self.held.said(id) else {
+            self.finishing -= 1;
+            return;
+        };
+        let span = self.span(&said.job, said.traceparent.as_deref());
+        let finisher = self.finisher.clone();
+        let conclude = async move {
+            finisher.conclude(id, kind.clone()).await;
+            Event::Concluded { ran, kind }
+        };
+        self.tasks.spawn(conclude.instrument(span));
+    }
+
+    /// A job that has not begun goes back at once.
+    fn give_back(&mut self, id: JobId) {
+        self.active -= 1;
+        let ackers = self.held.give_up(id);
+        self.tasks.spawn(async move {
+            for acker in ackers {
+                acker.requeue().await;
+            }
+            Event::Refused
+        });
+    }
+
+    async fn check(&mut self) -> Result<(), WorkerError> {
+        let Some(still) = self.watch.stuck() else { return Ok(()) };
+        error!(seconds = still.as_secs(), "a run is stuck");
+        let message = format!("no pass for {} s", still.as_secs());
+        let failure = Failure::new(Class::Timeout, "stuck", message);
+        let running: Vec<JobId> = self.watch.running().iter().map(|running| running.job).collect();
+        let outcomes = running.into_iter().map(|id| {
+            let kind = OutcomeKind::Failed(failure.clone());
+            self.finisher.conclude(id, kind)
+        });
+        let all = futures::future::join_all(outcomes);
+        if tokio::time::timeout(LAST_OUTCOMES, all).await.is_err() {
+            warn!("stuck jobs could not be reported; they are delivered again");
+        }
+        Err(WorkerError::Stuck(still))
+    }
+
+    async fn drain(&mut self) {
+        info!(active = self.active, finishing = self.finishing, "draining");
+        self.mode = Mode::Draining;
+        self.status.set(WorkerState::Draining, "it finishes what runs");
+        self.subscribe().await;
+        for job in self.waiting.drain() {
+            self.give_back(job.id);
+        }
+    }
+
+    /// What is not finished stays unacknowledged and goes to another worker.
+    async fn leave(&mut self) {
+        warn!(jobs = self.held.len(), "the drain is cut short; the broker redelivers the rest");
+        self.watch.abandon();
+        // This worker does not die of them.
+        let suspects = self.held.suspects();
+        let clear = suspects.into_iter().map(|id| self.finisher.clear_suspect(id));
+        let all = futures::future::join_all(clear);
+        // Marks that stay cost their jobs one of three lives, no more.
+        let _ = tokio::time::timeout(LAST_CALLS, all).await;
+    }
+
+    fn span(&self, job: &Job, traceparent: Option<&str>) -> Span {
+        info_span!(
+            "job",
+            batch = %job.batch,
+            job = %job.id,
+            lease = job.lease,
+            attempt = job.attempt,
+            worker = self.config.name,
+            traceparent = traceparent.unwrap_or_default(),
+        )
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
