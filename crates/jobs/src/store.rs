@@ -130,6 +130,17 @@ fn check_key(key: &str) -> Result<(), StoreError> {
     Err(StoreError::Key(key.chars().take(200).flat_map(char::escape_default).collect()))
 }
 
+/// With the rights of any other new file, not only its owner's.
+fn new_file_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
 /// The store. Every call is bounded in time and retried within that bound.
 #[async_trait]
 pub trait Store: Send + Sync {

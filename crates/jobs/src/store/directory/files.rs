@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::super::{Condition, Etag, Head, Object, StoreError, check_key};
+use super::super::{Condition, Etag, Head, Object, StoreError, check_key, new_file_in};
 
 /// Files that locks are spread over. Two keys may share one; then they wait for each other.
 const LOCKS: u64 = 256;
@@ -215,17 +215,6 @@ impl Files {
 /// The same in every process and version: the low bytes of a SHA-256.
 fn spread(key: &str) -> u64 {
     Sha256::digest(key.as_bytes()).iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-}
-
-/// With the rights of any other new file, not only its owner's.
-fn new_file_in(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 fn etag(hash: &[u8]) -> Etag {
