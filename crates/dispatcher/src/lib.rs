@@ -1,1 +1,11 @@
 //! Accepts batches, feeds the queue, concludes outcomes, serves the HTTP API.
+
+pub mod done_log;
+pub mod estimates;
+pub mod header;
+pub mod job_states;
+pub mod lead;
+pub mod manifest;
+mod ports;
+
+pub use ports::Ports;

@@ -1,0 +1,182 @@
+//! What was concluded of a batch: the `done/` parts, read in order, appended, and folded into
+//! where every job is now.
+//!
+//! A part is one object: it is there whole or not at all. Parts of two dispatchers that led at
+//! once may overlap; folding counts each conclusion once. Not here: what is concluded (`lead`).
+
+use std::collections::HashMap;
+
+use excite_jobs::store::{Condition, Store, StoreError};
+use excite_jobs::{Batch, BatchId, Cursor, DeadReason, Done, JobState, State, Tally, keys};
+use futures::{StreamExt, stream};
+use tracing::warn;
+
+use crate::job_states::JobStates;
+
+/// Parts that are read at a time: each has at most a thousand conclusions, some 500 KB.
+const READ_AHEAD: usize = 8;
+
+/// Reads all conclusions of a batch in the order of their parts' keys, behind the part `after`.
+/// `visit` is given the part's key and a conclusion. A line that cannot be read is skipped with a
+/// warning: a newer version wrote it, and what it says comes again with the next report.
+///
+/// # Errors
+/// If the store fails.
+pub async fn read(
+    store: &dyn Store,
+    batch: BatchId,
+    after: Option<&str>,
+    visit: &mut (dyn FnMut(&str, Done) + Send),
+) -> Result<(), StoreError> {
+    let prefix = keys::done_prefix(batch);
+    let mut after = after.map(str::to_owned);
+    loop {
+        let page = store.list(&prefix, after.as_deref(), false).await?;
+        let mut parts = stream::iter(page.keys.iter())
+            .map(|key| async move { (key, store.get(key).await) })
+            .buffered(READ_AHEAD);
+        while let Some((key, object)) = parts.next().await {
+            // Taken away meanwhile: the batch is being deleted.
+            let Some(object) = object? else { continue };
+            for line in object.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                match serde_json::from_slice(line) {
+                    Ok(done) => visit(key, done),
+                    Err(error) => warn!(key, %error, "a conclusion cannot be read, skipped"),
+                }
+            }
+        }
+        drop(parts);
+        match page.keys.last() {
+            Some(last) if page.more => after = Some(last.clone()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Appends conclusions as the `n`th part of an epoch. Doing it again with the same is no error.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if another dispatcher of the same epoch wrote something else there.
+pub async fn append(
+    store: &dyn Store,
+    batch: BatchId,
+    epoch: u64,
+    n: u64,
+    conclusions: &[Done],
+) -> Result<(), StoreError> {
+    let key = keys::done(batch, epoch, n);
+    let mut body = Vec::with_capacity(conclusions.len() * 512);
+    for done in conclusions {
+        body.extend_from_slice(&crate::header::json(done));
+        body.push(b'\n');
+    }
+    let body = bytes::Bytes::from(body);
+    match store.put(&key, body.clone(), Condition::Absent).await {
+        Ok(_) => Ok(()),
+        // Our own put, whose answer was lost.
+        Err(StoreError::Conflict(key)) => match store.get(&key).await? {
+            Some(object) if object.body == body => Ok(()),
+            _ => Err(StoreError::Conflict(key)),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the jobs of a batch are, as far as the store knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folded {
+    /// Each job.
+    pub states: JobStates,
+    /// Sums over them.
+    pub tally: Tally,
+    /// Why the dead ones are.
+    pub dead: HashMap<u32, DeadReason>,
+}
+
+impl Folded {
+    /// A batch of which nothing happened.
+    pub fn new(jobs: u32) -> Self {
+        let states = JobStates::waiting(jobs);
+        let tally = Tally {
+            states: [(State::Waiting, u64::from(jobs))].into_iter().collect(),
+            ..Tally::default()
+        };
+        Self { states, tally, dead: HashMap::new() }
+    }
+
+    /// Takes a conclusion in. `false` if it changes nothing.
+    pub fn take(&mut self, done: &Done) -> bool {
+        if done.index >= self.states.jobs() {
+            return false;
+        }
+        let known = self.states.get(done.index);
+        let after = done.absorbed_by(known);
+        if after == known {
+            return false;
+        }
+        self.moved(done.index, known, after);
+        self.conclude(done, known);
+        true
+    }
+
+    /// A job goes where no conclusion was written for: fed, or started.
+    pub fn moved(&mut self, index: u32, from: JobState, to: JobState) {
+        self.states.set(index, to);
+        if from.state != to.state {
+            self.tally.moved(from.state, to.state);
+        }
+    }
+
+    /// What a conclusion adds to the sums, beside the states.
+    pub fn conclude(&mut self, done: &Done, from: JobState) {
+        self.tally.add(done);
+        if from.state == State::Dead
+            && let Some(reason) = self.dead.remove(&done.index)
+            && let Some(count) = self.tally.dead.get_mut(&reason)
+        {
+            *count = count.saturating_sub(1);
+        }
+        if done.state == State::Dead {
+            let reason = done.dead.unwrap_or(DeadReason::Attempts);
+            self.dead.insert(done.index, reason);
+            *self.tally.dead.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Every job that is not terminal becomes cancelled; says which.
+    pub fn cancel_all(&mut self) -> Vec<u32> {
+        let were = self.states.cancel_all();
+        for (_, state) in &were {
+            self.tally.moved(*state, State::Cancelled);
+        }
+        were.into_iter().map(|(index, _)| index).collect()
+    }
+
+    /// Jobs that are not terminal.
+    pub fn open(&self) -> u64 {
+        u64::from(self.states.jobs()).saturating_sub(self.tally.terminal())
+    }
+}
+
+/// Rebuilds where the jobs of a batch are from its header, the feeder's cursor and `done/`.
+///
+/// # Errors
+/// If the store fails.
+pub async fn fold(
+    store: &dyn Store,
+    batch: &Batch,
+    cursor: Option<Cursor>,
+) -> Result<Folded, StoreError> {
+    let mut folded = Folded::new(batch.jobs);
+    for index in 0..cursor.map_or(0, |cursor| cursor.to.min(batch.jobs)) {
+        folded.moved(index, JobState::WAITING, JobState::QUEUED);
+    }
+    read(store, batch.id, None, &mut |_, done| {
+        folded.take(&done);
+    })
+    .await?;
+    if batch.cancelled {
+        folded.cancel_all();
+    }
+    Ok(folded)
+}

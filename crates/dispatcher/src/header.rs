@@ -1,0 +1,96 @@
+//! The header of a batch in the store: read, and changed by compare-and-set.
+//!
+//! A batch is there if its header is. Not here: how it comes there (accept).
+
+use std::time::Duration;
+
+use excite_jobs::store::{Condition, Etag, Store, StoreError};
+use excite_jobs::{Batch, BatchId, keys};
+use rand::Rng;
+use serde::de::DeserializeOwned;
+
+/// Tries of a change: more than this many at once for one batch is a fault, not a race.
+const TRIES_MAX: u32 = 20;
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Why a header, or another small document, cannot be had or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored cannot be read: another version wrote it, or it is damaged.
+    #[error("`{key}` cannot be read: {message}")]
+    Unreadable {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Others changed it at the same time, again and again.
+    #[error("`{key}` was changed by others {TRIES_MAX} times in a row; try again")]
+    Contended {
+        /// The key.
+        key: String,
+    },
+}
+
+/// The header of a batch with its version; `None` if there is no such batch.
+///
+/// # Errors
+/// See [`HeaderError`].
+pub async fn load(store: &dyn Store, batch: BatchId) -> Result<Option<(Batch, Etag)>, HeaderError> {
+    document(store, &keys::batch(batch)).await
+}
+
+/// Changes a header: `change` is handed the current one and says whether it changed it; it may be
+/// called several times. `revision` is raised. `None` if there is no such batch.
+///
+/// # Errors
+/// See [`HeaderError`].
+pub async fn change(
+    store: &dyn Store,
+    batch: BatchId,
+    mut change: impl FnMut(&mut Batch) -> bool + Send,
+) -> Result<Option<Batch>, HeaderError> {
+    let key = keys::batch(batch);
+    for _ in 0..TRIES_MAX {
+        let Some((mut header, etag)) = load(store, batch).await? else { return Ok(None) };
+        if !change(&mut header) {
+            return Ok(Some(header));
+        }
+        header.revision += 1;
+        match store.put(&key, json(&header), Condition::Unchanged(etag)).await {
+            Ok(_) => return Ok(Some(header)),
+            Err(StoreError::Conflict(_)) => pause().await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(HeaderError::Contended { key })
+}
+
+/// Waits a little while, so that two that race do not race again.
+pub(crate) async fn pause() {
+    let most = PAUSE_MAX.as_millis() as u64;
+    let pause = Duration::from_millis(rand::rng().random_range(1..=most));
+    tokio::time::sleep(pause).await;
+}
+
+/// A JSON document of the store with its version; `None` if there is none.
+pub(crate) async fn document<T: DeserializeOwned>(
+    store: &dyn Store,
+    key: &str,
+) -> Result<Option<(T, Etag)>, HeaderError> {
+    let Some(object) = store.get(key).await? else { return Ok(None) };
+    match serde_json::from_slice(&object.body) {
+        Ok(value) => Ok(Some((value, object.etag))),
+        Err(e) => Err(HeaderError::Unreadable { key: key.to_owned(), message: e.to_string() }),
+    }
+}
+
+/// A document of ours as JSON.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> bytes::Bytes {
+    // Our documents have string keys and finite numbers; `null` would be refused when it is read.
+    serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec()).into()
+}
