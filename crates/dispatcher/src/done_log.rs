@@ -32,15 +32,17 @@ pub async fn read(
     let mut after = after.map(str::to_owned);
     loop {
         let page = store.list(&prefix, after.as_deref(), false).await?;
-        let mut parts = stream::iter(page.keys.iter())
-            .map(|key| async move { (key, store.get(key).await) })
-            .buffered(READ_AHEAD);
+        let get = |key: String| async move {
+            let object = store.get(&key).await;
+            (key, object)
+        };
+        let mut parts = stream::iter(page.keys.clone()).map(get).buffered(READ_AHEAD);
         while let Some((key, object)) = parts.next().await {
             // Taken away meanwhile: the batch is being deleted.
             let Some(object) = object? else { continue };
             for line in object.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 match serde_json::from_slice(line) {
-                    Ok(done) => visit(key, done),
+                    Ok(done) => visit(&key, done),
                     Err(error) => warn!(key, %error, "a conclusion cannot be read, skipped"),
                 }
             }

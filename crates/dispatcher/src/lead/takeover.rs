@@ -88,8 +88,11 @@ impl Leader {
     async fn rebuild(&mut self) -> Result<(), HeaderError> {
         let ids = self.active().await?;
         let ports = self.ports.clone();
-        let mut rebuilt =
-            stream::iter(ids).map(|id| load_named(&ports, id)).buffer_unordered(REBUILDS);
+        let load = |id| {
+            let ports = ports.clone();
+            async move { load_named(&ports, id).await }
+        };
+        let mut rebuilt = stream::iter(ids).map(load).buffer_unordered(REBUILDS);
         while let Some((id, loaded)) = rebuilt.next().await {
             match loaded {
                 // No header: it is being accepted, or was given up; it is announced if it comes.
