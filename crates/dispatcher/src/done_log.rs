@@ -137,6 +137,9 @@ impl Folded {
             && let Some(count) = self.tally.dead.get_mut(&reason)
         {
             *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.tally.dead.remove(&reason);
+            }
         }
         if done.state == State::Dead {
             let reason = done.dead.unwrap_or(DeadReason::Attempts);

@@ -162,7 +162,7 @@ mod tests {
             estimates.learn("m@1", image(2.));
         }
         let seconds = estimates.seconds("m@1", &work).unwrap();
-        assert!((5.9..7.).contains(&seconds), "{seconds}");
+        assert!((6. ..8.).contains(&seconds), "{seconds}");
         let mixed = Work { plain: 1., guided: 1. };
         assert_eq!(estimates.seconds("m@1", &mixed), None, "plain was never measured");
         estimates.learn("m@1", Measured { seconds: 1., work: 0., guided: false });

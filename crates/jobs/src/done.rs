@@ -97,6 +97,10 @@ impl Tally {
     pub fn moved(&mut self, from: State, to: State) {
         if let Some(count) = self.states.get_mut(&from) {
             *count = count.saturating_sub(1);
+            // Equal sums are equal, whichever way the jobs went.
+            if *count == 0 {
+                self.states.remove(&from);
+            }
         }
         *self.states.entry(to).or_default() += 1;
     }

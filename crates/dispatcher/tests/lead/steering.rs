@@ -10,6 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::{World, succeeded};
 
+/// A window that is never empty when something happens to the batch.
+fn wide() -> LeadConfig {
+    LeadConfig { window_min: 400, ..LeadConfig::new("d") }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_paused_batch_waits_and_goes_on() {
     let world = World::new();
@@ -35,7 +40,7 @@ async fn a_paused_batch_waits_and_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_batch_ends_at_once_and_absorbs_what_comes_late() {
     let world = World::new();
-    let _leading = world.lead();
+    let _leading = world.lead_with(wide(), world.store.clone(), usize::MAX);
     let seen = world.work(1, |job| vec![OutcomeKind::Started, succeeded(job)]);
     let batch = world.accept(2000, |_| ()).await;
     world.until("some", async || (seen.lock().unwrap().len() > 100).then_some(())).await;
@@ -84,7 +89,7 @@ async fn three_batches_share_by_weight() {
 #[tokio::test(start_paused = true)]
 async fn a_deleted_batch_is_forgotten() {
     let world = World::new();
-    let leading = world.lead();
+    let leading = world.lead_with(wide(), world.store.clone(), usize::MAX);
     let seen = world.work(1, |job| vec![succeeded(job)]);
     let batch = world.accept(2000, |_| ()).await;
     world.until("some", async || (seen.lock().unwrap().len() > 50).then_some(())).await;
