@@ -1,11 +1,16 @@
 //! Accepts batches, feeds the queue, concludes outcomes, serves the HTTP API.
 
+pub mod accept;
+pub mod config;
 pub mod done_log;
 pub mod estimates;
 pub mod header;
 pub mod job_states;
 pub mod lead;
 pub mod manifest;
+pub mod metrics;
+pub mod models;
+mod objects;
 mod ports;
 
 pub use ports::Ports;

@@ -23,6 +23,12 @@ pub fn part(batch: BatchId, part: usize) -> String {
     format!("batches/{batch}/manifest/{part:05}.ndjson.gz")
 }
 
+/// The same lines, stored again by another upload with the same idempotency key, whose own batch
+/// this is not.
+pub fn adopted_part(batch: BatchId, from: BatchId, part: usize) -> String {
+    format!("batches/{batch}/manifest/{from}-{part:05}.ndjson.gz")
+}
+
 /// How far the feeder is.
 pub fn cursor(batch: BatchId) -> String {
     format!("batches/{batch}/cursor.json")
