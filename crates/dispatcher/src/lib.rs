@@ -2,9 +2,12 @@
 
 pub mod accept;
 pub mod config;
+pub mod delete;
+pub mod doctor;
 pub mod done_log;
 pub mod estimates;
 pub mod header;
+pub mod http;
 pub mod job_states;
 pub mod lead;
 pub mod manifest;
@@ -12,5 +15,6 @@ pub mod metrics;
 pub mod models;
 mod objects;
 mod ports;
+pub mod scale;
 
 pub use ports::Ports;

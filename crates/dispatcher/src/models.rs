@@ -14,7 +14,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use crate::header::{self, HeaderError};
-use crate::objects;
 
 /// How long a card is kept: a push is seen by all replicas after that.
 const KEPT: Duration = Duration::from_secs(5);
@@ -101,7 +100,7 @@ impl Models {
             names.extend(page.keys.iter().filter_map(name));
             match page.keys.last() {
                 Some(last) if page.more && names.len() < LISTED_MAX => {
-                    after = Some(objects::behind(last));
+                    after = Some(last.clone());
                 }
                 _ => return Ok(names),
             }

@@ -9,33 +9,6 @@ pub(crate) fn begun_at(batch: BatchId) -> i64 {
     i64::from_str_radix(&hex, 16).unwrap_or(0) / 1000
 }
 
-/// Where a listing goes on: behind all that a folder holds.
-pub(crate) fn behind(key: &str) -> String {
-    match key.strip_suffix('/') {
-        // The character behind `/`.
-        Some(folder) => format!("{folder}0"),
-        None => key.to_owned(),
-    }
-}
-
-/// Calls `visit` with the keys behind a prefix, a page at a time.
-pub(crate) async fn pages(
-    store: &dyn Store,
-    prefix: &str,
-    mut visit: impl AsyncFnMut(Vec<String>) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let mut after: Option<String> = None;
-    loop {
-        let page = store.list(prefix, after.as_deref(), false).await?;
-        let last = page.keys.last().cloned();
-        visit(page.keys).await?;
-        match last {
-            Some(last) if page.more => after = Some(last),
-            _ => return Ok(()),
-        }
-    }
-}
-
 /// Takes all objects behind a prefix away, but for one; says how many.
 pub(crate) async fn delete_all(
     store: &dyn Store,
@@ -43,13 +16,20 @@ pub(crate) async fn delete_all(
     keep: Option<&str>,
 ) -> Result<u64, StoreError> {
     let mut gone = 0;
-    pages(store, prefix, async |keys| {
-        let keys: Vec<String> = keys.into_iter().filter(|key| Some(key.as_str()) != keep).collect();
-        gone += keys.len() as u64;
-        store.delete(&keys).await
-    })
-    .await?;
-    Ok(gone)
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.list(prefix, after.as_deref(), false).await?;
+        after = page.keys.last().filter(|_| page.more).cloned();
+        let keys: Vec<String> =
+            page.keys.into_iter().filter(|key| Some(key.as_str()) != keep).collect();
+        if !keys.is_empty() {
+            gone += keys.len() as u64;
+            store.delete(&keys).await?;
+        }
+        if after.is_none() {
+            return Ok(gone);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +42,5 @@ mod tests {
         assert!((now - begun_at(BatchId::new())).abs() < 5);
         let id: BatchId = "0192d7a0-0000-7000-8000-000000000001".parse().unwrap();
         assert_eq!(begun_at(id), 0x0192_d7a0_0000_i64 / 1000);
-        assert!(behind("batches/x/") > "batches/x/z".to_owned());
-        assert_eq!(behind("active/x"), "active/x");
     }
 }

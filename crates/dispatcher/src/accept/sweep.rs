@@ -21,9 +21,10 @@ const AGE_SECONDS: i64 = 24 * 3600;
 
 /// Sweeps now and then until `stop`.
 pub async fn sweeper(ports: Ports, stop: CancellationToken) {
+    let mut swept = None;
     loop {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        if let Err(error) = sweep(&ports, now - AGE_SECONDS).await {
+        if let Err(error) = sweep(&ports, now - AGE_SECONDS, &mut swept).await {
             warn!(%error, "the sweep was not finished");
         }
         tokio::select! {
@@ -33,54 +34,57 @@ pub async fn sweeper(ports: Ports, stop: CancellationToken) {
     }
 }
 
-/// One sweep over all batches that were begun before `until` (seconds since 1970), and over all
-/// marks.
-pub(super) async fn sweep(ports: &Ports, until: i64) -> Result<(), StoreError> {
+/// One sweep over what was begun before `until` (seconds since 1970), and over all marks. Up to
+/// `swept` every batch was looked at before.
+pub(super) async fn sweep(
+    ports: &Ports,
+    until: i64,
+    swept: &mut Option<String>,
+) -> Result<(), StoreError> {
     let store = &*ports.store;
     let old = |id: BatchId| objects::begun_at(id) < until;
-    each(store, keys::ACTIVE_PREFIX, false, async |id| {
-        if store.head(&keys::batch(id)).await?.is_some() {
-            // Cheap, and whoever accepted it may have died before the broker was back.
-            announce(ports, id, None);
-        } else if old(id) {
-            store.delete(&[keys::active(id)]).await?;
-        }
-        Ok(old(id))
-    })
-    .await?;
-    each(store, keys::BATCHES_PREFIX, true, async |id| {
-        if old(id) && store.head(&keys::batch(id)).await?.is_none() {
-            let gone = objects::delete_all(store, &keys::batch_prefix(id), None).await?;
-            info!(batch = %id, objects = gone, "an upload that was never committed is taken away");
-        }
-        // Names sort by time: those behind are younger.
-        Ok(old(id))
-    })
-    .await
-}
-
-/// Calls `visit` with each batch that has something behind a prefix, until it says `false`, which
-/// for marks it never needs to.
-async fn each(
-    store: &dyn Store,
-    prefix: &str,
-    folders: bool,
-    visit: impl AsyncFn(BatchId) -> Result<bool, StoreError>,
-) -> Result<(), StoreError> {
     let mut after: Option<String> = None;
     loop {
-        let page = store.list(prefix, after.as_deref(), folders).await?;
-        for key in &page.keys {
-            let name = key[prefix.len()..].trim_end_matches('/');
-            let Ok(id) = name.parse() else { continue };
-            let go_on = visit(id).await?;
-            if folders && !go_on {
-                return Ok(());
+        let page = store.list(keys::ACTIVE_PREFIX, after.as_deref(), false).await?;
+        for id in page.keys.iter().filter_map(|key| id_of(key, keys::ACTIVE_PREFIX)) {
+            if store.head(&keys::batch(id)).await?.is_some() {
+                // Cheap, and whoever accepted it may have died before the broker was back.
+                announce(ports, id, None);
+            } else if old(id) {
+                store.delete(&[keys::active(id)]).await?;
             }
         }
-        match page.keys.last() {
-            Some(last) if page.more => after = Some(objects::behind(last)),
-            _ => return Ok(()),
+        after = page.keys.last().filter(|_| page.more).cloned();
+        if after.is_none() {
+            break;
         }
     }
+    loop {
+        let page = store.list(keys::BATCHES_PREFIX, swept.as_deref(), true).await?;
+        for key in &page.keys {
+            if let Some(id) = id_of(key, keys::BATCHES_PREFIX) {
+                // Names sort by time: those behind are younger.
+                if !old(id) {
+                    return Ok(());
+                }
+                sweep_batch(store, id).await?;
+            }
+            *swept = Some(key.clone());
+        }
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
+
+async fn sweep_batch(store: &dyn Store, id: BatchId) -> Result<(), StoreError> {
+    if store.head(&keys::batch(id)).await?.is_none() {
+        let gone = objects::delete_all(store, &keys::batch_prefix(id), None).await?;
+        info!(batch = %id, objects = gone, "an upload that was never committed is taken away");
+    }
+    Ok(())
+}
+
+fn id_of(key: &str, prefix: &str) -> Option<BatchId> {
+    key.strip_prefix(prefix)?.trim_end_matches('/').parse().ok()
 }

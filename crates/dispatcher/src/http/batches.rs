@@ -1,0 +1,197 @@
+//! `/v1/batches`: submitted, listed, shown, changed, taken away.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use excite_jobs::api::{BatchChange, BatchOptions, BatchPage, BatchState, BatchView, Deletion};
+use excite_jobs::{BatchId, limits};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use tracing::warn;
+
+use super::App;
+use super::extract::{Asked, Document, OfBatch, PageQuery, limit_of, text};
+use super::problem::Fault;
+use crate::accept::{Accepted, Format, Submission, announce, is_traceparent, within};
+use crate::{delete, header as batch_header};
+
+/// Batches that are read for a page at a time.
+const AT_A_TIME: usize = 16;
+
+pub(super) async fn submit(
+    State(app): State<Arc<App>>,
+    Asked(options): Asked<BatchOptions>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
+    let submission = submission(options, &headers)?;
+    let accepted = app.accept.accept(submission, body.into_data_stream()).await;
+    let result = match &accepted {
+        Ok(Accepted::DryRun(_)) => "dry_run",
+        Ok(Accepted::New(_)) => "accepted",
+        Ok(Accepted::Known(_)) => "known",
+        Err(_) => "refused",
+    };
+    let fault = accepted.as_ref().err().is_some();
+    let accepted = accepted.map_err(Fault::from);
+    let failed = accepted.as_ref().err().is_some_and(|fault| fault.status() >= 500);
+    let result = if fault && failed { "failed" } else { result };
+    app.metrics.accepts.with_label_values(&[result]).inc();
+    let (status, batch) = match accepted? {
+        Accepted::DryRun(answer) => return Ok(Json(answer).into_response()),
+        Accepted::New(batch) => (StatusCode::ACCEPTED, batch),
+        Accepted::Known(batch) => (StatusCode::OK, batch),
+    };
+    app.batches.add(batch.id).await;
+    let location = format!("/v1/batches/{}", batch.id);
+    let view = app.view(batch).await?;
+    Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
+}
+
+fn submission(options: BatchOptions, headers: &HeaderMap) -> Result<Submission, Fault> {
+    let kind = text(headers, "content-type")?.unwrap_or_default();
+    let format = Format::of(kind).ok_or_else(|| {
+        let detail = format!("`{kind}` is no media type of a batch");
+        let remedy = format!("Set `Content-Type` to {}.", Format::MEDIA_TYPES);
+        Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail, remedy)
+    })?;
+    let gzip = match text(headers, "content-encoding")?.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "identity") => false,
+        Some("gzip" | "x-gzip") => true,
+        Some(other) => {
+            let detail = format!("`{other}` is no encoding that is read");
+            let remedy = "Use gzip, or none.";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Fault::new(status, "content_encoding", detail, remedy));
+        }
+    };
+    let key = text(headers, "idempotency-key")?.map(str::to_owned);
+    let max = limits::IDEMPOTENCY_KEY_CHARS_MAX;
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > max) {
+        let detail = "the `Idempotency-Key` is empty or too long".to_owned();
+        return Err(Fault::bad("idempotency_key", detail, format!("Use 1 to {max} characters.")));
+    }
+    // A wrong trace context is no reason to refuse a batch.
+    let traceparent = text(headers, "traceparent").ok().flatten();
+    let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
+    Ok(Submission { options, format, gzip, key, traceparent })
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Asked(page): Asked<PageQuery>,
+) -> Result<Json<BatchPage>, Fault> {
+    let limit = limit_of(page.limit)?;
+    let mut before = page.after.map(|after| parse(&after)).transpose()?;
+    let mut batches = Vec::new();
+    loop {
+        let ids = app.batches.newest(before, limit).await?;
+        before = ids.last().copied();
+        let more = ids.len() == limit;
+        let mut views = stream::iter(ids).map(|id| app.shown(id)).buffered(AT_A_TIME);
+        while let Some(view) = views.next().await {
+            batches.extend(view?);
+            if batches.len() == limit {
+                let next = batches.last().map(|view: &BatchView| view.id.to_string());
+                return Ok(Json(BatchPage { batches, next }));
+            }
+        }
+        if !more {
+            return Ok(Json(BatchPage { batches, next: None }));
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<BatchId, Fault> {
+    text.parse().map_err(|error: excite_jobs::IdError| {
+        Fault::bad("bad_query", format!("`after`: {error}"), "Use `next` of the page before.")
+    })
+}
+
+impl App {
+    /// A batch for the list; none for uploads under way and canaries.
+    async fn shown(&self, id: BatchId) -> Result<Option<BatchView>, Fault> {
+        match batch_header::load(&*self.ports.store, id).await? {
+            Some((batch, _)) if !batch.canary => Ok(Some(self.view(batch).await?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    OfBatch(id): OfBatch,
+) -> Result<Json<BatchView>, Fault> {
+    let found = batch_header::load(&*app.ports.store, id).await?;
+    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    Ok(Json(app.view(batch).await?))
+}
+
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    OfBatch(id): OfBatch,
+    Document(change): Document<BatchChange>,
+) -> Result<Json<BatchView>, Fault> {
+    if change == BatchChange::default() {
+        let remedy = "Set `paused`, `weight` or `cancelled`.";
+        return Err(Fault::refused("no_change", "nothing is to be changed".into(), remedy));
+    }
+    if let Some(weight) = change.weight {
+        within("weight", weight, &limits::WEIGHT)?;
+    }
+    if change.cancelled == Some(false) {
+        let remedy = "Submit the jobs again.";
+        let detail = "what was cancelled stays so".to_owned();
+        return Err(Fault::refused("cancelled_stays", detail, remedy));
+    }
+    let changed = batch_header::change(&*app.ports.store, id, |batch| {
+        let before = (batch.paused, batch.weight, batch.cancelled);
+        batch.paused = change.paused.unwrap_or(batch.paused);
+        batch.weight = change.weight.unwrap_or(batch.weight);
+        batch.cancelled |= change.cancelled == Some(true);
+        before != (batch.paused, batch.weight, batch.cancelled)
+    });
+    let batch = changed.await?.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    if batch.cancelled && change.cancelled == Some(true) {
+        // Only so that running jobs stop sooner: the leading dispatcher does it again.
+        if let Err(error) = app.ports.progress.set_cancelled(id, true).await {
+            warn!(batch = %id, %error, "workers learn later that it is cancelled");
+        }
+    }
+    announce(&app.ports, id, batch.traceparent.clone());
+    Ok(Json(app.view(batch).await?))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct DeleteQuery {
+    dry_run: bool,
+}
+
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    OfBatch(id): OfBatch,
+    Asked(query): Asked<DeleteQuery>,
+) -> Result<Json<Deletion>, Fault> {
+    let found = batch_header::load(&*app.ports.store, id).await?;
+    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let view = app.view(batch).await?;
+    if !matches!(view.state, BatchState::Finished | BatchState::Cancelled) {
+        let detail = format!("batch {id} is {}", view.state);
+        let remedy = format!("Wait, or stop it with `excite batch cancel {id}`.");
+        return Err(Fault::new(StatusCode::CONFLICT, "batch_not_finished", detail, remedy));
+    }
+    if query.dry_run {
+        return Ok(Json(delete::count(&*app.ports.store, id).await?));
+    }
+    let ports = app.ports.clone();
+    // Goes on if the client does not wait.
+    let deleting = tokio::spawn(async move { delete::delete(&ports, id).await });
+    let deletion = deleting.await.map_err(|e| Fault::internal(e.to_string()))??;
+    app.batches.remove(id).await;
+    Ok(Json(deletion))
+}

@@ -1,0 +1,90 @@
+//! Workers, scale and doctor: what operators and autoscalers ask for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use excite_jobs::ModelCard;
+use excite_jobs::api::{Doctor, Scale};
+use excite_jobs::progress::WorkerBeat;
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::extract::Asked;
+use super::problem::Fault;
+use crate::{doctor, scale};
+
+/// Answer of `GET /v1/workers`.
+#[derive(Debug, Serialize)]
+pub(super) struct Workers {
+    workers: Vec<WorkerBeat>,
+    /// Why the list may be empty though there are workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Workers> {
+    Json(match app.ports.progress.workers().await {
+        Ok(workers) => Workers { workers, note: None },
+        Err(error) => {
+            let note = format!("{error}; workers go on without being seen");
+            Workers { workers: Vec::new(), note: Some(note) }
+        }
+    })
+}
+
+/// Answer of `POST /v1/workers/{name}/drain`.
+#[derive(Debug, Serialize)]
+pub(super) struct Drained {
+    worker: String,
+}
+
+pub(super) async fn drain(
+    State(app): State<Arc<App>>,
+    Path(worker): Path<String>,
+) -> Result<(StatusCode, Json<Drained>), Fault> {
+    // Workers take their names from hosts, which are named as models are.
+    let known = ModelCard::is_name(&worker)
+        && app.ports.progress.workers().await?.iter().any(|beat| beat.worker == worker);
+    if !known {
+        let name: String = worker.chars().take(100).collect();
+        return Err(Fault::missing(format!("worker `{name}`")));
+    }
+    app.ports.progress.drain(&worker).await?;
+    Ok((StatusCode::ACCEPTED, Json(Drained { worker })))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ScaleQuery {
+    pool: Option<String>,
+}
+
+pub(super) async fn scale(
+    State(app): State<Arc<App>>,
+    Asked(query): Asked<ScaleQuery>,
+) -> Result<Json<Scale>, Fault> {
+    let name = query.pool.unwrap_or_else(|| "default".into());
+    let pool = app.config.pools.get(&name).ok_or_else(|| no_pool(&name, &app.config.pools))?;
+    // Without numbers an autoscaler keeps what it has, which an error makes it do.
+    let status = app.ports.progress.status().await?.ok_or_else(|| {
+        Fault::unavailable("no_status", "no dispatcher leads, so nobody knows what waits".into())
+    })?;
+    let workers = app.ports.progress.workers().await.unwrap_or_default();
+    let scale = scale::desired(pool, &status, &workers);
+    app.metrics.scale_desired.with_label_values(&[&name]).set(i64::from(scale.desired));
+    Ok(Json(scale))
+}
+
+fn no_pool(name: &str, pools: &BTreeMap<String, crate::config::Pool>) -> Fault {
+    let name: String = name.chars().take(100).collect();
+    let known: Vec<&str> = pools.keys().map(String::as_str).collect();
+    let remedy = format!("Use one of: {}; or add `[dispatcher.pools.NAME]`.", known.join(", "));
+    Fault::new(StatusCode::NOT_FOUND, "unknown_pool", format!("there is no pool `{name}`"), remedy)
+}
+
+pub(super) async fn doctor(State(app): State<Arc<App>>) -> Json<Doctor> {
+    Json(doctor::doctor(&app.ports, &app.models, &app.config).await)
+}

@@ -1,0 +1,62 @@
+//! A batch as it is shown: its header, and how far it is.
+
+use excite_jobs::api::{BatchState, BatchView};
+use excite_jobs::{Batch, Summary, Tally, keys};
+
+use super::App;
+use super::problem::Fault;
+use crate::header;
+
+impl App {
+    /// A batch as it is now.
+    pub(super) async fn view(&self, batch: Batch) -> Result<BatchView, Fault> {
+        let store = &*self.ports.store;
+        let summary = header::document::<Summary>(store, &keys::summary(batch.id)).await?;
+        let (finished_at, tally) = match summary {
+            Some((summary, _)) => (Some(summary.finished_at), Some(summary.tally)),
+            // A mirror that is gone leaves the page without sums, nothing more.
+            None => {
+                let progress = self.ports.progress.batch(batch.id).await.ok().flatten();
+                (None, progress.map(|progress| progress.tally))
+            }
+        };
+        let state = match (batch.cancelled, finished_at, batch.paused) {
+            (true, ..) => BatchState::Cancelled,
+            (false, Some(_), _) => BatchState::Finished,
+            (false, None, true) => BatchState::Paused,
+            (false, None, false) => BatchState::Active,
+        };
+        let gpu_seconds_left = self.seconds_left(&batch, state, tally.as_ref()).await;
+        Ok(BatchView {
+            id: batch.id,
+            name: batch.name,
+            state,
+            created_at: batch.created_at,
+            finished_at,
+            lines: batch.lines,
+            jobs: batch.jobs,
+            model: batch.model,
+            class: batch.class,
+            lane: batch.lane,
+            weight: batch.weight,
+            warnings: batch.warnings,
+            tally,
+            gpu_seconds_left,
+        })
+    }
+
+    async fn seconds_left(
+        &self,
+        batch: &Batch,
+        state: BatchState,
+        tally: Option<&Tally>,
+    ) -> Option<f64> {
+        if matches!(state, BatchState::Finished | BatchState::Cancelled) {
+            return Some(0.);
+        }
+        let all = self.estimates.get().await.seconds(&batch.model, &batch.work)?;
+        let jobs = u64::from(batch.jobs);
+        let open = jobs.saturating_sub(tally?.terminal());
+        Some(all * open as f64 / jobs.max(1) as f64)
+    }
+}
