@@ -271,7 +271,9 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 fn explain(error: &lapin::Error) -> String {
     match refusal(error) {
         Some((403, text)) => {
-            format!("the broker refuses the user: {text}; check user, password and vhost of broker.url")
+            format!(
+                "the broker refuses the user: {text}; check user, password and vhost of broker.url"
+            )
         }
         Some((530, text)) => format!("{text}; make the vhost, or name another one in broker.url"),
         _ => error.to_string(),

@@ -2,9 +2,7 @@
 //!
 //! Arguments can never change, so there are few of them; what operators tune is in policies.
 
-use lapin::options::{
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
@@ -89,12 +87,8 @@ pub(super) fn table(arguments: &[(&'static str, AMQPValue)]) -> FieldTable {
 pub(super) async fn declare(channel: &Channel, classes: &[String]) -> Result<(), QueueError> {
     for Exchange { name, kind } in exchanges() {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let declared = channel.exchange_declare(
-            name.as_str().into(),
-            kind,
-            options,
-            FieldTable::default(),
-        );
+        let declared =
+            channel.exchange_declare(name.as_str().into(), kind, options, FieldTable::default());
         declared.await.map_err(|error| explain(&error, "exchange", &name))?;
     }
     for QueueObject { name, arguments, exchange } in queues(classes) {
@@ -104,8 +98,13 @@ pub(super) async fn declare(channel: &Channel, classes: &[String]) -> Result<(),
         let Some(exchange) = exchange else { continue };
         let (queue, exchange) = (name.as_str().into(), exchange.as_str().into());
         let options = QueueBindOptions::default();
-        let bound =
-            channel.queue_bind(queue, exchange, name.as_str().into(), options, FieldTable::default());
+        let bound = channel.queue_bind(
+            queue,
+            exchange,
+            name.as_str().into(),
+            options,
+            FieldTable::default(),
+        );
         bound.await.map_err(|error| explain(&error, "queue", &name))?;
     }
     Ok(())
