@@ -5,4 +5,5 @@
 #![expect(clippy::unwrap_used, reason = "these are tests that several crates run")]
 
 pub mod progress;
+pub mod queue;
 pub mod store;

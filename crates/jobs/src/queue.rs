@@ -10,7 +10,7 @@ pub mod memory;
 #[cfg(feature = "rabbit")]
 pub mod rabbit;
 
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -84,7 +84,7 @@ pub struct Delivery {
 }
 
 /// Acknowledges one delivery. Dropped without a word, the message stays with its consumer until
-/// the connection is lost.
+/// that is dropped too, or the connection is lost.
 #[derive(Debug)]
 pub struct Acker(pub(crate) AckerKind);
 
@@ -114,18 +114,12 @@ impl Acker {
         }
     }
 
-    /// As [`Acker::requeue`], where nobody can wait for it.
-    fn give_back(self) {
-        match self.0 {
-            AckerKind::Memory(acker) => {
-                acker.requeue();
-            }
+    /// Whether it is known that the connection is lost.
+    fn is_lost(&self) -> bool {
+        match &self.0 {
+            AckerKind::Memory(acker) => acker.is_lost(),
             #[cfg(feature = "rabbit")]
-            AckerKind::Rabbit(acker) => {
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    runtime.spawn(acker.requeue());
-                }
-            }
+            AckerKind::Rabbit(acker) => acker.is_lost(),
         }
     }
 
@@ -139,34 +133,59 @@ impl Acker {
     }
 }
 
-/// Deliveries of one queue, also after a lost connection. Dropping it ends the subscription; what
-/// it delivered can still be acknowledged.
-#[derive(Debug)]
-pub struct Consumer {
-    pub(crate) deliveries: mpsc::Receiver<Delivery>,
-    /// Ends the subscription when it is dropped.
-    pub(crate) _subscription: Arc<dyn std::any::Any + Send + Sync>,
-}
+/// What a back end does when a [`Consumer`] is dropped, with what was delivered and never taken.
+type Unsubscribe = Box<dyn FnOnce(Vec<Delivery>) + Send + Sync>;
 
-impl Drop for Consumer {
-    /// What was delivered and not taken goes back at once.
-    fn drop(&mut self) {
-        self.deliveries.close();
-        while let Ok(delivery) = self.deliveries.try_recv() {
-            delivery.acker.give_back();
-        }
-    }
+/// Deliveries of one queue, also after a lost connection. Dropping it ends the subscription and
+/// gives back what was not taken; what was taken can still be acknowledged.
+pub struct Consumer {
+    deliveries: mpsc::Receiver<Delivery>,
+    unsubscribe: Option<Unsubscribe>,
 }
 
 impl Consumer {
+    pub(crate) fn new(
+        deliveries: mpsc::Receiver<Delivery>,
+        unsubscribe: impl FnOnce(Vec<Delivery>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { deliveries, unsubscribe: Some(Box::new(unsubscribe)) }
+    }
+
     /// The next delivery. `None` only if the queue itself was closed.
     pub async fn recv(&mut self) -> Option<Delivery> {
-        self.deliveries.recv().await
+        loop {
+            let delivery = self.deliveries.recv().await?;
+            // What waited here while its connection was lost comes again: once is enough.
+            if !delivery.acker.is_lost() {
+                return Some(delivery);
+            }
+        }
     }
 
     /// A delivery that is there already.
     pub fn try_recv(&mut self) -> Option<Delivery> {
-        self.deliveries.try_recv().ok()
+        loop {
+            let delivery = self.deliveries.try_recv().ok()?;
+            if !delivery.acker.is_lost() {
+                return Some(delivery);
+            }
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.deliveries.close();
+        let untaken = std::iter::from_fn(|| self.deliveries.try_recv().ok()).collect();
+        if let Some(unsubscribe) = self.unsubscribe.take() {
+            unsubscribe(untaken);
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
     }
 }
 

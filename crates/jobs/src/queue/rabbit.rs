@@ -165,4 +165,8 @@ impl Queue for RabbitQueue {
         self.inner.publishing.close().await;
         self.inner.consuming.close().await;
     }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        false
+    }
 }

@@ -1,6 +1,5 @@
 //! Consuming: a channel a consumer, made again whenever it or its connection is lost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -35,6 +34,11 @@ impl RabbitAcker {
         settled(timeout(ANSWER, self.acker.ack(BasicAckOptions::default())).await)
     }
 
+    /// Whether the channel is known to be gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.acker.usable()
+    }
+
     pub(crate) async fn requeue(self) -> Acked {
         let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         settled(timeout(ANSWER, self.acker.nack(options)).await)
@@ -55,7 +59,16 @@ pub(super) fn start(link: Link, queue: String, prefetch: u16) -> Consumer {
     let (subscription, stop) = watch::channel(());
     let pump = Pump { link, queue, prefetch: prefetch.max(1), sender };
     tokio::spawn(pump.run(stop));
-    Consumer { deliveries, _subscription: Arc::new(subscription) }
+    Consumer::new(deliveries, move |untaken| {
+        // Before the pump hears of it: it must not send what nobody can take.
+        drop(subscription);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            for delivery in untaken {
+                delivery.acker.requeue().await;
+            }
+        });
+    })
 }
 
 struct Pump {
