@@ -146,7 +146,7 @@ impl Progress for RedisMirror {
 
     async fn batch(&self, batch: BatchId) -> Result<Option<BatchProgress>, ProgressError> {
         let mut pipe = redis::pipe();
-        pipe.cmd("HMGET").arg(sums_key(batch)).arg(&wire::fields());
+        pipe.cmd("HMGET").arg(sums_key(batch)).arg(wire::fields());
         let (values,): (Vec<Option<String>>,) = self.run(pipe).await?;
         wire::progress(values)
     }
