@@ -185,3 +185,91 @@ pub async fn fold(
     }
     Ok(folded)
 }
+
+#[cfg(test)]
+mod tests {
+    use excite_jobs::store::directory::DirectoryStore;
+    use excite_jobs::{Reason, VERSION};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn done(index: u32, state: State, lease: u32) -> Done {
+        Done {
+            v: VERSION,
+            index,
+            state,
+            reason: Reason::Reported,
+            lease,
+            attempt: lease,
+            worker: None,
+            at: OffsetDateTime::UNIX_EPOCH,
+            success: None,
+            failure: None,
+            dead: (state == State::Dead).then_some(DeadReason::Timeout),
+            checkpoint: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_are_read_in_order_and_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::open(folder.path()).unwrap();
+        let batch = BatchId::new();
+        // More parts than are read at a time, and two epochs.
+        for n in 0..20 {
+            let part = [done(n, State::Succeeded, 1)];
+            append(&store, batch, 2, n.into(), &part).await.unwrap();
+            append(&store, batch, 2, n.into(), &part).await.unwrap();
+        }
+        append(&store, batch, 1, 7, &[done(99, State::Dead, 3)]).await.unwrap();
+        let other = append(&store, batch, 2, 0, &[done(1, State::Dead, 1)]).await;
+        assert!(matches!(other, Err(StoreError::Conflict(_))), "{other:?}");
+        let torn = keys::done(batch, 3, 0);
+        let line = crate::header::json(&done(50, State::Succeeded, 1));
+        let body = [&line[..], b"\n{\"v\":1,\"ind"].concat();
+        store.put(&torn, body.into(), Condition::Always).await.unwrap();
+
+        let mut seen = Vec::new();
+        read(&store, batch, None, &mut |_, done| seen.push(done.index)).await.unwrap();
+        let want: Vec<u32> = [99].into_iter().chain(0..20).chain([50]).collect();
+        assert_eq!(seen, want);
+        let mut last = String::new();
+        seen.clear();
+        let after = keys::done(batch, 2, 18);
+        let mut visit = |key: &str, done: Done| {
+            last = key.to_owned();
+            seen.push(done.index);
+        };
+        read(&store, batch, Some(&after), &mut visit).await.unwrap();
+        assert_eq!((seen, last), (vec![19, 50], torn));
+    }
+
+    #[test]
+    fn folding_counts_each_conclusion_once_in_any_order() {
+        let all = [
+            done(0, State::Retrying, 2),
+            done(0, State::Dead, 2),
+            done(0, State::Queued, 3),
+            done(0, State::Succeeded, 3),
+            done(1, State::Dead, 1),
+            done(1, State::Dead, 1),
+            done(7, State::Dead, 1),
+        ];
+        let mut folded = Folded::new(3);
+        all.iter().for_each(|done| {
+            folded.take(done);
+        });
+        let tally = &folded.tally;
+        assert_eq!((tally.of(State::Succeeded), tally.of(State::Dead), tally.retries), (1, 1, 1));
+        assert_eq!(tally.dead, [(DeadReason::Timeout, 1)].into_iter().collect());
+        assert_eq!((folded.open(), tally.of(State::Waiting)), (1, 1));
+        let mut backwards = Folded::new(3);
+        all.iter().rev().for_each(|done| {
+            backwards.take(done);
+        });
+        assert_eq!(backwards.states.packed(), folded.states.packed());
+        assert_eq!(folded.cancel_all(), [2]);
+        assert_eq!(folded.open(), 0);
+    }
+}

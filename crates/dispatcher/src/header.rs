@@ -94,3 +94,41 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> bytes::Bytes {
     // Our documents have string keys and finite numbers; `null` would be refused when it is read.
     serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use excite_jobs::store::directory::DirectoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_at_the_same_time_are_all_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(DirectoryStore::open(folder.path()).unwrap());
+        let id = BatchId::new();
+        assert_eq!(change(&*store, id, |_| true).await.unwrap(), None);
+        let header = serde_json::json!({"v": 1, "id": id, "revision": 1, "tenant": "default",
+            "created_at": "2026-01-02T03:04:05Z", "jobs": 1, "lines": 1, "parts": [],
+            "model": "emoji@0", "class": "default", "lane": "bulk", "max_attempts": 8,
+            "weight": 1, "work": {"plain": 1., "guided": 0.}, "body_sha256": ""});
+        let body = header.to_string().into();
+        store.put(&keys::batch(id), body, Condition::Always).await.unwrap();
+        let raise = |_| {
+            let store = store.clone();
+            async move {
+                change(&*store, id, |batch| {
+                    batch.weight += 1;
+                    true
+                })
+                .await
+            }
+        };
+        for changed in futures::future::join_all((0..6).map(raise)).await {
+            changed.unwrap();
+        }
+        let unchanged = change(&*store, id, |_| false).await.unwrap().unwrap();
+        assert_eq!((unchanged.weight, unchanged.revision), (7, 7));
+    }
+}

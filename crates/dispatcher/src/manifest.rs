@@ -139,3 +139,66 @@ fn decode(part: &Part, body: &[u8]) -> Result<Vec<StoredLine>, String> {
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use excite_jobs::store::Condition;
+    use excite_jobs::store::directory::DirectoryStore;
+
+    use super::*;
+
+    fn part(key: &str, first: u32) -> (Part, Vec<u8>) {
+        let line = serde_json::json!({"line": first / 2 + 1, "first": first, "seeds": "5..7",
+            "spec": {"engine": 1, "guidance_scale": 7.5, "height": 128, "method": "none",
+            "model": "emoji@0", "negative_prompt": "", "noise": "torch_cpu", "prompt": "a cat",
+            "scheduler": "pndm", "seed": 0, "steps": 2, "subjects": [], "width": 128}});
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        writeln!(gzip, "{line}").unwrap();
+        let body = gzip.finish().unwrap();
+        let sha256 = format!("{:x}", Sha256::digest(&body));
+        let bytes = body.len() as u64;
+        (Part { key: key.into(), sha256, bytes, lines: 1, first, jobs: 2 }, body)
+    }
+
+    fn batch(parts: Vec<Part>) -> Batch {
+        let header = serde_json::json!({"v": 1, "id": excite_jobs::BatchId::new(), "revision": 1,
+            "tenant": "default", "created_at": "2026-01-02T03:04:05Z", "jobs": 2 * parts.len(),
+            "lines": parts.len(), "parts": parts, "model": "emoji@0", "class": "default",
+            "lane": "bulk", "max_attempts": 8, "weight": 1, "work": {"plain": 1., "guided": 0.},
+            "body_sha256": ""});
+        serde_json::from_value(header).unwrap()
+    }
+
+    #[tokio::test]
+    async fn jobs_are_found_in_their_parts_and_damage_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(DirectoryStore::open(folder.path()).unwrap());
+        let mut parts = Vec::new();
+        for n in 0..12 {
+            let (mut part, body) = part(&format!("p/{n}"), n * 2);
+            if n == 10 {
+                part.sha256 = "0".into();
+            }
+            if n != 11 {
+                store.put(&part.key, body.into(), Condition::Always).await.unwrap();
+            }
+            parts.push(part);
+        }
+        let batch = batch(parts);
+        let manifests = Manifests::new(store.clone());
+        for index in (0..20).chain(0..20) {
+            let job = manifests.job(&batch, index).await.unwrap();
+            assert_eq!((job.index, job.spec.seed, job.lease), (index, 5 + index % 2, 1));
+        }
+        assert_eq!(manifests.kept.lock().unwrap().len(), PARTS_KEPT);
+        store.delete(&["p/9".into()]).await.unwrap();
+        assert!(manifests.job(&batch, 18).await.is_ok(), "it is kept");
+        for (index, want) in [(20, "its SHA-256 is"), (22, "it is not there"), (24, "no job 24")] {
+            let error = manifests.job(&batch, index).await.unwrap_err();
+            assert!(error.to_string().contains(want), "{error}");
+            assert!(!error.is_transient());
+        }
+    }
+}

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod crashes;
+mod faulty;
 mod life;
+mod outages;
 mod steering;
 mod world;

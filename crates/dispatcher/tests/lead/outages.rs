@@ -1,0 +1,79 @@
+//! Stores and queues that fail: nothing is lost, and it goes on by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use excite_dispatcher::lead::{LeadConfig, Metrics, lead};
+use excite_dispatcher::{Ports, done_log, header};
+use excite_jobs::{Class, Failure, Job, OutcomeKind, State};
+use tokio_util::sync::CancellationToken;
+
+use crate::faulty::{Faults, FaultyQueue, FaultyStore};
+use crate::world::{World, succeeded};
+
+fn script(job: &Job) -> Vec<OutcomeKind> {
+    let kind = match (job.index % 10, job.lease) {
+        (1, 1) => OutcomeKind::Failed(Failure::new(Class::Transient, "store", "503")),
+        (2, 1) => OutcomeKind::Preempted { checkpoint: None, step: 1 },
+        (3, _) => OutcomeKind::Failed(Failure::new(Class::Invalid, "bad", "bad")),
+        _ => succeeded(job),
+    };
+    vec![OutcomeKind::Started, kind]
+}
+
+fn lead_with_faults(world: &World, store: &Arc<Faults>, queue: &Arc<Faults>) {
+    let own = Arc::new(world.queue.connection());
+    let ports = Ports {
+        queue: Arc::new(FaultyQueue(own, queue.clone())),
+        store: Arc::new(FaultyStore(world.store.clone(), store.clone())),
+        progress: world.mirror.clone(),
+    };
+    let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+    tokio::spawn(lead(ports, LeadConfig::new("d"), metrics, CancellationToken::new()));
+}
+
+async fn all_is_well(world: &World, batch: excite_jobs::BatchId, jobs: u64) {
+    let summary = world.summary(batch).await;
+    let tally = &summary.tally;
+    assert_eq!((tally.of(State::Succeeded), tally.of(State::Dead)), (jobs * 9 / 10, jobs / 10));
+    assert_eq!((tally.retries, tally.preemptions), (jobs / 10, jobs / 10));
+    let done = world.done(batch).await;
+    assert_eq!(done.len() as u64, jobs);
+    for (index, all) in &done {
+        // A part whose answer was lost is written again; it says the same.
+        let ends: BTreeMap<_, _> =
+            all.iter().filter(|d| d.state.is_terminal()).map(|d| (d.state, ())).collect();
+        assert_eq!(ends.len(), 1, "job {index}: {all:?}");
+    }
+    let (header, _) = header::load(&*world.store, batch).await.unwrap().unwrap();
+    let folded = done_log::fold(&*world.store, &header, None).await.unwrap();
+    assert_eq!(folded.tally, summary.tally);
+    world.mirrored(batch, &summary).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_or_are_answered_too_late_change_nothing() {
+    let world = World::new();
+    lead_with_faults(&world, &Faults::new(5), &Faults::new(5));
+    let _ = world.work(1, script);
+    let batch = world.accept(300, |_| ()).await;
+    all_is_well(&world, batch.id, 300).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_either_side_is_survived() {
+    let world = World::new();
+    let (store, queue) = (Faults::new(0), Faults::new(0));
+    lead_with_faults(&world, &store, &queue);
+    let seen = world.work(1, script);
+    let batch = world.accept(600, |_| ()).await;
+    for (many, which) in [(100, &store), (300, &queue)] {
+        world.until("a part", async || (seen.lock().unwrap().len() > many).then_some(())).await;
+        which.percent.store(100, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        which.percent.store(0, Ordering::Relaxed);
+    }
+    all_is_well(&world, batch.id, 600).await;
+}
