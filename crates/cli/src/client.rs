@@ -138,12 +138,15 @@ impl<'a> Client<'a> {
         request: &Request,
         body: &dyn Fn() -> Result<Payload, Fault>,
     ) -> Result<Answer, Fault> {
+        let mut payload = body()?;
         for attempt in 1..=TRIES {
-            let (fault, asked) = match self.try_once(request, body()?) {
+            let (fault, asked) = match self.try_once(request, payload) {
                 Ok(answer) => return Ok(answer),
                 Err(Trouble::Gone { fault, wait }) if attempt < TRIES => (fault, wait),
                 Err(trouble) => return Err(trouble.into()),
             };
+            // What cannot be sent again is not waited for.
+            payload = body()?;
             let wait = asked.unwrap_or(BACKOFF * (1 << (attempt - 1)));
             let seconds = wait.as_secs();
             self.printer.note(&format!("{}; trying again in {seconds} s", fault.message));

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
-use excite_jobs::api::{BatchView, DeadGroup, DeadList, JobPage, JobView, ReplayRequest, Replayed};
+use excite_jobs::api::{
+    BatchState, BatchView, DeadGroup, DeadList, JobPage, JobView, ReplayRequest, Replayed,
+};
 use excite_jobs::{BatchId, State, Tally, limits};
 use ureq::http::Method;
 
@@ -109,7 +111,8 @@ fn still_dead(client: &Client<'_>, id: BatchId) -> Result<BTreeMap<u32, JobView>
     let now = |tally: &Tally| tally.of(State::Dead) as usize;
     let expected = batch.tally.as_ref().map_or(0, now);
     if dead.len() > expected {
-        for state in [State::Succeeded, State::Cancelled] {
+        let cancelled = batch.state == BatchState::Cancelled;
+        for state in [State::Succeeded].into_iter().chain(cancelled.then_some(State::Cancelled)) {
             concluded(client, id, state, &mut |job| drop(dead.remove(&job.index)))?;
         }
     }

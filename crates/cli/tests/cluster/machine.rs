@@ -87,10 +87,10 @@ fn a_model_is_pushed_file_by_file_and_only_once() {
 
     let (stdout, _) = ended(&excite(&server, &push), 0);
     let pushed = &objects(&stdout)[0];
-    assert_eq!((&pushed["already"], &pushed["files"]), (&json!(false), &json!(10)), "{pushed}");
+    assert_eq!((&pushed["already"], &pushed["files"]), (&json!(false), &json!(11)), "{pushed}");
     assert!(pushed["present_bytes"].as_u64().unwrap() > 0, "the first file was there already");
     let puts = server.requests("PUT", "/v1/models/tiny");
-    assert_eq!(puts.len(), 2 + 9 + 1, "two of the first try, the other files, the card");
+    assert_eq!(puts.len(), 2 + 10 + 1, "two of the first try, the other files, the card");
     let card: ModelCard = serde_json::from_slice(&puts.last().unwrap().body).unwrap();
     assert_eq!((card.name.as_str(), card.class.as_str()), ("tiny", "cpu"));
     assert_eq!(card.digest, ModelCard::digest_of(&card.files));

@@ -92,7 +92,7 @@ impl Server {
                     (Arc::clone(&requests), Arc::clone(&early), Arc::clone(&script));
                 // A client that goes away in the middle is what some tests are about.
                 std::thread::spawn(move || {
-                    let _ = serve(stream?, &early, &script, &requests);
+                    let _ = serve(stream?, &*early, &*script, &requests);
                     std::io::Result::Ok(())
                 });
             }

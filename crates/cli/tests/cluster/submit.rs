@@ -156,6 +156,7 @@ fn standard_input_is_sent_once_and_says_how_to_go_on() {
     let [request] = &server.requests("POST", "/v1/batches")[..] else { panic!("one request") };
     assert!(request.header("content-type").unwrap().starts_with("text/plain"));
     assert!(stderr.contains("standard input cannot be read again"), "{stderr}");
+    assert!(!stderr.contains("trying again"), "{stderr}");
     let key = request.header("idempotency-key").unwrap();
     assert!(stderr.contains(&format!("--idempotency-key {key}")), "{stderr}");
 }
