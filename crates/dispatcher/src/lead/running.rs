@@ -142,6 +142,7 @@ impl Running {
         if outcome.index >= self.header.jobs || lease.max(attempt) > LEASE_MAX {
             return Concluded::Nothing;
         }
+        self.proven_published(outcome.index, lease);
         let (event, follows) = match &outcome.kind {
             OutcomeKind::Started => (Event::Started { lease, attempt }, None),
             OutcomeKind::Succeeded(_) => (Event::Succeeded, None),
@@ -246,6 +247,14 @@ impl Running {
     /// Whether every job is terminal and that is recorded.
     pub(crate) fn is_settled(&self) -> bool {
         self.folded.open() == 0 && self.pending.is_empty()
+    }
+
+    /// A worker had this lease: it was published, though nobody confirmed it. Recorded after what
+    /// comes now, it would not count.
+    fn proven_published(&mut self, index: u32, lease: u32) {
+        for entry in self.pending.iter_mut().filter(|entry| entry.record.index == index) {
+            entry.follow.take_if(|follow| follow.job.lease <= lease);
+        }
     }
 
     fn record(&mut self, record: Done, known: JobState, follow: Option<Follow>) {

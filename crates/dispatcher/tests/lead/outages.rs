@@ -54,15 +54,6 @@ async fn all_is_well(world: &World, batch: excite_jobs::BatchId, jobs: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_fail_or_are_answered_too_late_change_nothing() {
-    let world = World::new();
-    lead_with_faults(&world, &Faults::new(5), &Faults::new(5));
-    let _ = world.work(1, script);
-    let batch = world.accept(300, |_| ()).await;
-    all_is_well(&world, batch.id, 300).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_outage_of_either_side_is_survived() {
     let world = World::new();
     let (store, queue) = (Faults::new(0), Faults::new(0));

@@ -118,6 +118,8 @@ impl World {
 
     /// A batch as it is accepted.
     pub(crate) async fn accept(&self, jobs: u32, change: impl FnOnce(&mut Batch)) -> Batch {
+        // Some tests accept before anybody leads.
+        self.queue.declare(&["default".into()]).await.unwrap();
         let batch = self.store_batch(jobs, change).await;
         self.tell(Control::Batch { batch: batch.id }).await;
         batch
