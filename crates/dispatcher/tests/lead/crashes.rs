@@ -57,7 +57,7 @@ async fn a_leader_that_dies_anywhere_loses_nothing_and_counts_nothing_twice() {
         let (mut deaths, mut finished) = (0, false);
         while !finished {
             // Some die while they take over, some in the middle of much.
-            let polls = random.random_range(1..300) * (1 + round);
+            let polls = random.random_range(1..60) * (1 + round);
             let leading = world.lead_with(LeadConfig::new("d"), world.store.clone(), polls);
             while !leading.task.is_finished() && !finished {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -68,7 +68,7 @@ async fn a_leader_that_dies_anywhere_loses_nothing_and_counts_nothing_twice() {
             deaths += 1;
             assert!(deaths < 5000, "it never ends");
         }
-        assert!(deaths > 3, "{deaths}");
+        assert!(deaths > 1, "{deaths}");
         every_job_was_concluded_once(&world, batch.id, 200).await;
     }
 }
