@@ -16,5 +16,6 @@ pub mod models;
 mod objects;
 mod ports;
 pub mod scale;
+pub mod topology;
 
 pub use ports::Ports;

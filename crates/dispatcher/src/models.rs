@@ -203,10 +203,6 @@ pub fn check(name: &str, card: &ModelCard) -> Result<(), CardFault> {
         let message = format!("the card names `{}`, the address `{name}`", card.name);
         return Err(fault("model_name", message, "Use one name."));
     }
-    if card.facts.name != card.name && card.facts.name != card.full_name() {
-        let message = format!("its facts are of `{}`", card.facts.name);
-        return Err(fault("model_name", message, "Use one name."));
-    }
     if !ModelCard::is_name(&card.class) {
         let remedy = "Use letters, digits, `.`, `_` and `-`.";
         return Err(fault("class", format!("`{}` cannot name a class", card.class), remedy));
@@ -231,6 +227,10 @@ pub fn check(name: &str, card: &ModelCard) -> Result<(), CardFault> {
     if card.digest != digest {
         let message = format!("its digest is {}, that of its files {digest}", card.digest);
         return Err(fault("digest", message, "Make the card anew with `excite model push`."));
+    }
+    if card.facts.name != card.name && card.facts.name != card.full_name() {
+        let message = format!("its facts are of `{}`", card.facts.name);
+        return Err(fault("model_name", message, "Use one name."));
     }
     Ok(())
 }

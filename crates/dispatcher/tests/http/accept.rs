@@ -177,7 +177,8 @@ async fn what_is_wrong_as_a_whole_is_said_with_its_remedy() {
             "{query}: {problem:?}"
         );
     }
-    let post = server.submit("", "text/plain", "a cat").header("content-encoding", "gzip");
+    let plain = "a cat and a frog\n".repeat(3);
+    let post = server.submit("", "text/plain", plain).header("content-encoding", "gzip");
     assert_eq!(problem(post.send().await.unwrap()).await.code, "not_gzip");
     let post = server.submit("?model=nobody", "text/plain", "a cat").send().await.unwrap();
     let problem = problem(post).await;

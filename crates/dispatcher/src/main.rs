@@ -1,0 +1,244 @@
+//! `excite-dispatcher`: flags, configuration, logs, signals; the work is the library's.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use excite_dispatcher::accept::sweeper;
+use excite_dispatcher::config::Config;
+use excite_dispatcher::http::{App, router, serve};
+use excite_dispatcher::lead::{self, CanaryConfig, LeadConfig};
+use excite_dispatcher::metrics::Metrics;
+use excite_dispatcher::{Ports, topology};
+use excite_service::config::{self, Loaded};
+use excite_service::signals::Signals;
+use excite_service::{ports, telemetry};
+use prometheus::Registry;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Wrong flags or configuration.
+const USAGE: u8 = 2;
+/// What still runs on the runtime's threads when the dispatcher ends may take so long.
+const LAST_TASKS: Duration = Duration::from_secs(2);
+
+/// Accepts batches, feeds the queue, concludes outcomes, serves the HTTP API.
+#[derive(Debug, Parser)]
+#[command(
+    name = "excite-dispatcher",
+    version,
+    after_help = "Example:\n  EXCITE_BROKER__URL=amqp://user:password@broker excite-dispatcher \
+                  --listen 127.0.0.1:8080\n\nEvery value can be set in the environment \
+                  (EXCITE_DISPATCHER__LISTEN) or in excite.toml; --print-config shows all of them."
+)]
+struct Args {
+    /// Read this file instead of excite.toml.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Show every value and where it comes from, then exit.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    dispatcher: DispatcherFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Args, Serialize)]
+struct DispatcherFlags {
+    /// Name in logs and for people.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Where HTTP is served.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+    /// The model of batches that name none.
+    #[arg(long, value_name = "MODEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default_model: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Flags<'a> {
+    dispatcher: &'a DispatcherFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve and lead until a signal (what happens without a command).
+    Run,
+    /// The queues and exchanges in the broker.
+    Topology {
+        #[command(subcommand)]
+        what: Topology,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Topology {
+    /// Make what is missing, then show what is there.
+    #[command(after_help = "Example:\n  excite-dispatcher topology apply")]
+    Apply {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is there and what is missing; the exit code is 1 if anything is.
+    #[command(after_help = "Example:\n  excite-dispatcher topology check --json")]
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let loaded = match load(&args) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            for fault in faults {
+                say(&mut std::io::stderr(), &format!("error: {fault}"));
+            }
+            return ExitCode::from(USAGE);
+        }
+    };
+    if args.print_config {
+        say(&mut std::io::stdout(), &loaded.describe());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(fault) = telemetry::init(&loaded.config.log) {
+        say(&mut std::io::stderr(), &format!("error: {fault}"));
+        return ExitCode::from(USAGE);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "the dispatcher cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = match args.command {
+        None | Some(Command::Run) => runtime.block_on(run(&loaded.config)),
+        Some(Command::Topology { what }) => runtime.block_on(look(&loaded.config, what)),
+    };
+    runtime.shutdown_timeout(LAST_TASKS);
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the dispatcher ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(args: &Args) -> Result<Loaded<Config>, Vec<String>> {
+    let flags = Flags { dispatcher: &args.dispatcher };
+    let loaded: Loaded<Config> =
+        config::load(args.config.as_deref(), &flags).map_err(|error| error.0)?;
+    match loaded.config.dispatcher.faults() {
+        faults if faults.is_empty() => Ok(loaded),
+        faults => Err(faults),
+    }
+}
+
+fn say(to: &mut impl Write, text: &str) {
+    // Nobody reads it: there is no place left to say so.
+    let _ = writeln!(to, "{text}");
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Ports> {
+    let name = config.dispatcher.name();
+    Ok(Ports {
+        queue: Arc::new(ports::queue(&config.broker, &name)?),
+        store: Arc::new(ports::store(&config.store).await?),
+        progress: Arc::new(ports::progress(&config.progress, &name)?),
+    })
+}
+
+async fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen().context("signals cannot be heard")?;
+    let ports = connect(config).await?;
+    let dispatcher = config.dispatcher.clone();
+    let registry = Registry::new();
+    let lead_metrics = Arc::new(lead::Metrics::register(&registry).context("metrics")?);
+    let metrics = Metrics::register(&registry).context("metrics")?;
+    let app = App::new(ports.clone(), dispatcher.clone(), metrics).context("tokenizer")?;
+    let listen = dispatcher.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; set dispatcher.listen to a free address")
+    })?;
+    info!(name = dispatcher.name(), %listen, "serving");
+    let stop = CancellationToken::new();
+    let serving = serve(listener, router(app, registry), stop.clone(), dispatcher.stop());
+    let serving = tokio::spawn(serving);
+    let sweeping = tokio::spawn(sweeper(ports.clone(), stop.clone()));
+    let config = lead_config(&dispatcher);
+    let mut leading = tokio::spawn(lead::lead(ports.clone(), config, lead_metrics, stop.clone()));
+    let led = tokio::select! {
+        led = &mut leading => Some(led),
+        signal = signals.next() => {
+            info!(signal, "the dispatcher is to stop");
+            None
+        }
+    };
+    stop.cancel();
+    let last = async {
+        let led = match led {
+            Some(led) => led,
+            None => leading.await,
+        };
+        let _ = tokio::join!(serving, sweeping);
+        ports.queue.close().await;
+        led
+    };
+    let limit = dispatcher.stop() + LAST_TASKS;
+    let led = tokio::select! {
+        led = tokio::time::timeout(limit, last) => led.context("stopping took too long")?,
+        signal = signals.next() => {
+            warn!(signal, "stopped at once; what was not concluded comes again");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    led.context("leading")?.context("the queues cannot be used")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lead_config(dispatcher: &excite_dispatcher::config::Dispatcher) -> LeadConfig {
+    let canary = (dispatcher.canary_seconds > 0).then(|| CanaryConfig {
+        model: dispatcher.default_model.clone(),
+        every: Duration::from_secs(dispatcher.canary_seconds),
+    });
+    LeadConfig {
+        classes: dispatcher.classes.clone(),
+        window_min: dispatcher.window_min,
+        window_max: dispatcher.window_max,
+        canary,
+        ..LeadConfig::new(dispatcher.name())
+    }
+}
+
+async fn look(config: &Config, what: Topology) -> anyhow::Result<ExitCode> {
+    let ports = connect(config).await?;
+    let (queue, classes) = (&*ports.queue, &config.dispatcher.classes);
+    let (Topology::Apply { json } | Topology::Check { json }) = what;
+    if matches!(what, Topology::Apply { .. }) {
+        topology::apply(queue, classes).await?;
+    }
+    let findings = topology::check(queue, classes).await?;
+    queue.close().await;
+    let text =
+        if json { serde_json::to_string_pretty(&findings)? } else { topology::table(&findings) };
+    say(&mut std::io::stdout(), &text);
+    let well = findings.iter().all(|finding| finding.ok);
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
