@@ -177,6 +177,8 @@ impl Worker {
     /// If it cannot go on; see [`WorkerError`].
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         let beating = CancellationToken::new();
+        // An operator's drain is no signal: the first of those still finishes what runs.
+        let stop = stop.child_token();
         let beat = Beat {
             config: self.config.clone(),
             progress: Arc::clone(&self.ports.progress),

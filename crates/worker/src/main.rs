@@ -1,0 +1,203 @@
+//! `excite-worker`: flags, configuration, logs, probes, signals; the work is the library's.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use excite_service::config::{self, Loaded};
+use excite_service::signals::Signals;
+use excite_service::{health, ports, telemetry};
+use excite_worker::pipeline::{Empty, Guided, Pipeline};
+use excite_worker::{Config, Metrics, Models, ModelsOptions, Ports, Sections, Worker};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Wrong flags or configuration.
+const USAGE: u8 = 2;
+/// What still runs on the runtime's threads when the worker ends may take so long.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
+/// Takes jobs from the queue, makes their images, stores them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "excite-worker",
+    version,
+    after_help = "Example:\n  EXCITE_BROKER__URL=amqp://user:password@broker excite-worker \
+                  --models-dir /models\n\nEvery value can be set as a flag, in the environment \
+                  (EXCITE_WORKER__SLOTS), or in excite.toml; --print-config shows all of them."
+)]
+struct Args {
+    /// Read this file instead of excite.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Show every value and where it comes from, then exit.
+    #[arg(long)]
+    print_config: bool,
+    /// What makes images; `empty` makes one pixel without a model, to measure the rest.
+    #[arg(long, value_enum, default_value = "guided")]
+    pipeline: PipelineName,
+    /// Take jobs without a self-test; only with `--pipeline empty`.
+    #[arg(long)]
+    skip_self_test: bool,
+    #[command(flatten)]
+    worker: WorkerFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PipelineName {
+    Guided,
+    Empty,
+}
+
+#[derive(Debug, clap::Args, Serialize)]
+struct WorkerFlags {
+    /// Name in outcomes and logs.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Group of workers it belongs to.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    /// Whose jobs it takes.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<String>,
+    /// Jobs at a time.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<u16>,
+    /// Directory of model folders.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models_dir: Option<PathBuf>,
+    /// Where models from the store are kept.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_dir: Option<PathBuf>,
+    /// Where /healthz, /readyz and /metrics are.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Serialize)]
+struct Flags<'a> {
+    worker: &'a WorkerFlags,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let (loaded, config) = match load(&args) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            for fault in faults {
+                say(&mut std::io::stderr(), &format!("error: {fault}"));
+            }
+            return ExitCode::from(USAGE);
+        }
+    };
+    if args.print_config {
+        say(&mut std::io::stdout(), &loaded.describe());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(fault) = telemetry::init(&loaded.config.log) {
+        say(&mut std::io::stderr(), &format!("error: {fault}"));
+        return ExitCode::from(USAGE);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "the worker cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(&args, &loaded.config, config));
+    runtime.shutdown_timeout(LAST_TASKS);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the worker ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
+    if args.skip_self_test && args.pipeline != PipelineName::Empty {
+        return Err(vec!["--skip-self-test goes with --pipeline empty only".into()]);
+    }
+    let flags = Flags { worker: &args.worker };
+    let loaded: Loaded<Sections> =
+        config::load(args.config.as_deref(), &flags).map_err(|error| error.0)?;
+    let config = loaded.config.worker.clone().settle()?;
+    Ok((loaded, config))
+}
+
+fn say(to: &mut impl Write, text: &str) {
+    // Nobody reads it: there is no place left to say so.
+    let _ = writeln!(to, "{text}");
+}
+
+async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("signals cannot be heard")?;
+    let metrics = Metrics::new(excite_diffusion::kind()).context("metrics")?;
+    let (queue, store, progress) =
+        ports::connect(&config.name, &sections.broker, &sections.store, &sections.progress).await?;
+    let ports = Ports { queue, store, progress };
+    let (pipeline, models) = pipeline(args.pipeline, &config, &ports, &metrics);
+    let listen = config.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; set worker.listen to a free address")
+    })?;
+    let worker = Worker::new(config, ports, pipeline, models, metrics.clone())?;
+    let (live, ready) = worker.probes();
+    let router = health::router(metrics.registry().clone(), live, ready);
+    let (stop, served) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn(health::serve(listener, router, served.clone().cancelled_owned()));
+    let mut working = std::pin::pin!(worker.run(stop.clone()));
+    let ended = loop {
+        tokio::select! {
+            ended = &mut working => break ended.map_err(anyhow::Error::from),
+            signal = signals.next() => {
+                if stop.is_cancelled() {
+                    warn!(signal, "stopped at once; the broker redelivers what ran");
+                    break Ok(());
+                }
+                info!(signal, "the worker is to stop");
+                stop.cancel();
+            }
+        }
+    };
+    served.cancel();
+    // A scrape that hangs must not keep the process.
+    let _ = tokio::time::timeout(LAST_TASKS, serving).await;
+    ended
+}
+
+fn pipeline(
+    name: PipelineName,
+    config: &Config,
+    ports: &Ports,
+    metrics: &Metrics,
+) -> (Box<dyn Pipeline>, Option<Arc<Models>>) {
+    if name == PipelineName::Empty {
+        return (Box::new(Empty), None);
+    }
+    let options = ModelsOptions {
+        models_dir: config.models_dir.clone(),
+        cache_dir: config.cache_dir.clone(),
+        bytes: config.model_cache_bytes,
+        pinned: config.pinned_models.clone(),
+    };
+    let (store, runtime) = (Arc::clone(&ports.store), tokio::runtime::Handle::current());
+    let models = Arc::new(Models::new(options, store, runtime, metrics.clone()));
+    (Box::new(Guided::new(Arc::clone(&models), metrics.clone())), Some(models))
+}
