@@ -149,9 +149,11 @@ fn say(to: &mut impl Write, text: &str) {
 async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("signals cannot be heard")?;
     let metrics = Metrics::new(excite_diffusion::kind()).context("metrics")?;
-    let (queue, store, progress) =
-        ports::connect(&config.name, &sections.broker, &sections.store, &sections.progress).await?;
-    let ports = Ports { queue, store, progress };
+    let ports = Ports {
+        queue: Arc::new(ports::queue(&sections.broker, &config.name)?),
+        store: Arc::new(ports::store(&sections.store).await?),
+        progress: Arc::new(ports::progress(&sections.progress, &config.name)?),
+    };
     let (pipeline, models) = pipeline(args.pipeline, &config, &ports, &metrics);
     let listen = config.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {

@@ -166,7 +166,4 @@ impl Queue for RabbitQueue {
         self.inner.consuming.close().await;
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        false
-    }
 }
