@@ -44,8 +44,11 @@ where
         return Err(ConfigError(vec![format!("there is no file {}", file.display())]));
     }
     let path = file.map_or_else(|| PathBuf::from(FILE), Path::to_owned);
-    let figment = Figment::from(Serialized::defaults(T::default()))
-        .merge(Toml::file_exact(path))
+    let mut figment = Figment::from(Serialized::defaults(T::default()));
+    if path.exists() {
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    let figment = figment
         // Other variables of ours (`EXCITE_MODELS`) have no section.
         .merge(Env::prefixed("EXCITE_").filter(|key| key.as_str().contains("__")).split("__"))
         .merge(Serialized::defaults(flags));

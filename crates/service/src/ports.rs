@@ -125,8 +125,7 @@ pub enum PortError {
 pub fn queue(broker: &Broker, name: &str) -> Result<RabbitQueue, PortError> {
     let mut options = RabbitOptions::new(broker.url.clone(), name);
     options.confirm_timeout = Duration::from_secs(broker.confirm_timeout_seconds);
-    let pem = certificates("broker.ca_file", broker.ca_file.as_deref())?;
-    options.ca_pem = pem.map(|pem| String::from_utf8_lossy(&pem).into_owned());
+    options.ca_pem = certificates("broker.ca_file", broker.ca_file.as_deref())?;
     Ok(RabbitQueue::connect(options)?)
 }
 

@@ -1,116 +1,109 @@
-//! The queue in RabbitMQ.
+//! The queue in RabbitMQ 3.10 or later.
 //!
-//! Two connections: one publishes, the other consumes, acknowledges and asks. A broker that is short
-//! of memory or disk blocks connections that publish, and a blocked connection could not
-//! acknowledge either. Each connection has one supervisor that makes it again after any error and
-//! never gives up (`connection`); the client library's own recovery is off, because it hides that
-//! deliveries were lost.
-//!
-//! Not here: what the objects in the broker are (`topology`).
+//! Two connections: a broker that is short of memory or disk stops reading from the one that
+//! publishes, and acknowledgements must not be stuck behind that. Both are made again for ever
+//! (`supervisor`); so are the channels on them (`publish`, `consume`). Not here: policies, which
+//! AMQP cannot set; `topology` offers them for import.
 
-mod connection;
 mod consume;
 mod options;
 mod publish;
-mod topology;
+mod supervisor;
+pub mod topology;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
-use super::{Consumer, Depth, Health, Message, Queue, QueueError, QueueName};
-use crate::job::Lane;
-use crate::keys;
-use crate::retry::Rung;
-
-use connection::{Link, Live, Purpose};
 pub(crate) use consume::RabbitAcker;
 pub use options::RabbitOptions;
+pub use topology::{Policy, TopologyFinding};
 
-/// How long the broker may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(10);
-/// How long a call waits for a connection that is being made.
-const CONNECTION: Duration = Duration::from_secs(2);
+use self::options::Target;
+use self::publish::{Publisher, Route};
+use self::supervisor::{Common, Link};
+use super::{Consumer, Depth, Health, Message, Queue, QueueError, QueueName};
+use crate::job::Lane;
+use crate::retry::Rung;
+use crate::{keys, limits};
 
-/// RabbitMQ. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct RabbitQueue {
-    inner: Arc<Inner>,
-}
+const DEPTH_LIMIT: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
+/// A queue in RabbitMQ. A clone is the same pair of connections; they close with the last one.
+#[derive(Clone)]
+pub struct RabbitQueue(Arc<Inner>);
+
 struct Inner {
-    options: RabbitOptions,
-    publishing: Link,
+    common: Arc<Common>,
     consuming: Link,
-    /// Asks for depths; closed by the broker when a queue is not there.
-    asking: Mutex<Option<(u64, lapin::Channel)>>,
+    publishing: Link,
+    publisher: Publisher,
+    /// Asks for depths, one at a time.
+    asking: tokio::sync::Mutex<Option<Channel>>,
 }
 
 impl RabbitQueue {
-    /// Begins to connect and returns at once: the broker may come later.
+    /// Starts to connect, within a runtime of tokio, and does not wait for it.
     ///
     /// # Errors
-    /// If the URL or the certificates cannot be read.
+    /// Only for options that can never work; the URL is never repeated, for it may hold a password.
     pub fn connect(options: RabbitOptions) -> Result<Self, QueueError> {
-        let address = options.address()?;
-        let publishing = Link::start(address.clone(), &options.name, Purpose::Publish);
-        let consuming = Link::start(address, &options.name, Purpose::Consume);
-        let inner = Inner { options, publishing, consuming, asking: Mutex::new(None) };
-        Ok(Self { inner: Arc::new(inner) })
+        // An error means that the program has chosen its cryptography already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let common = Arc::new(Common::new(Target::new(&options)?));
+        let consuming = Link::start(common.clone(), "consumes", false);
+        let publishing = Link::start(common.clone(), "publishes", true);
+        let limit = options.confirm_timeout;
+        let publisher = Publisher::start(publishing.clone(), common.clone(), limit);
+        let asking = tokio::sync::Mutex::new(None);
+        Ok(Self(Arc::new(Inner { common, consuming, publishing, publisher, asking })))
     }
 
-    /// A channel for one task of topology, closed behind it.
-    async fn channel(&self) -> Result<lapin::Channel, QueueError> {
-        let live = self.inner.consuming.live_within(CONNECTION).await?;
-        open_channel(&live).await
+    /// Looks whether exchanges and queues are as they should be, and makes none.
+    ///
+    /// # Errors
+    /// If the broker cannot be asked.
+    pub async fn check(&self, classes: &[String]) -> Result<Vec<TopologyFinding>, QueueError> {
+        topology::check(&*self.connection()?, self.0.common.target.vhost(), classes).await
     }
 
-    async fn asking(&self) -> Result<lapin::Channel, QueueError> {
-        let live = self.inner.consuming.live_within(CONNECTION).await?;
-        let lock = || self.inner.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = lock().clone();
-        if let Some((generation, channel)) = kept
-            && generation == live.generation
-            && channel.status().connected()
-        {
-            return Ok(channel);
+    fn connection(&self) -> Result<Arc<Connection>, QueueError> {
+        self.0.consuming.now().ok_or_else(|| self.0.common.unavailable())
+    }
+
+    async fn publish_to(&self, route: Route, message: Message) -> Result<(), QueueError> {
+        let bytes = message.body.len();
+        if bytes > limits::MESSAGE_BYTES_MAX {
+            return Err(QueueError::TooLarge { bytes, max: limits::MESSAGE_BYTES_MAX });
         }
-        let channel = open_channel(&live).await?;
-        *lock() = Some((live.generation, channel.clone()));
-        Ok(channel)
+        self.0.publisher.publish(route, message).await
     }
 }
 
-async fn open_channel(live: &Live) -> Result<lapin::Channel, QueueError> {
-    let opened = timeout(ANSWER, live.connection.create_channel()).await;
-    opened.map_err(|_| QueueError::Timeout(ANSWER))?.map_err(|error| unavailable(&error))
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.common.closed.send_replace(true);
+    }
 }
 
-fn unavailable(error: &lapin::Error) -> QueueError {
-    QueueError::Unavailable(error.to_string())
-}
-
-/// What the broker answered, if it was the broker: code and text.
-fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => {
-            Some((error.get_id(), error.get_message().to_string()))
-        }
-        _ => None,
+impl fmt::Debug for RabbitQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RabbitQueue({})", self.0.common.target.place())
     }
 }
 
 #[async_trait]
 impl Queue for RabbitQueue {
     async fn declare(&self, classes: &[String]) -> Result<(), QueueError> {
-        let channel = self.channel().await?;
-        let declared = timeout(6 * ANSWER, topology::declare(&channel, classes)).await;
-        declared.map_err(|_| QueueError::Timeout(6 * ANSWER))?
+        let (connection, common) = (self.connection()?, &self.0.common);
+        topology::is_new_enough(common.server().as_deref())?;
+        topology::declare(&connection, common.target.vhost(), classes).await
     }
 
     async fn publish_job(
@@ -120,50 +113,57 @@ impl Queue for RabbitQueue {
         rung: Option<Rung>,
         message: Message,
     ) -> Result<(), QueueError> {
-        // A rung's exchange fans out, so the key stays the job's own and takes it back from there.
         let exchange = rung.map_or_else(keys::jobs_exchange, keys::delay_queue);
-        self.send(&exchange, &keys::jobs_queue(class, lane), message).await
+        self.publish_to(Route { exchange, key: keys::jobs_queue(class, lane) }, message).await
     }
 
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), QueueError> {
-        self.send("", &queue.key(), message).await
+        // Every queue is bound to the default exchange by its name.
+        self.publish_to(Route { exchange: String::new(), key: queue.key() }, message).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Consumer {
-        consume::start(self.inner.consuming.clone(), queue.key(), prefetch)
+        let inner = &self.0;
+        consume::subscribe(inner.consuming.clone(), inner.common.clone(), queue.key(), prefetch)
     }
 
     async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
-        let channel = self.asking().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let connection = self.connection()?;
         let key = queue.key();
-        let declare = channel.queue_declare(key.as_str().into(), options, FieldTable::default());
-        let answer = timeout(ANSWER, declare).await.map_err(|_| QueueError::Timeout(ANSWER))?;
-        match answer {
-            Ok(answer) => Ok(Depth {
-                ready: u64::from(answer.message_count()),
-                consumers: u64::from(answer.consumer_count()),
-            }),
-            Err(error) => match refusal(&error) {
-                Some((404, _)) => Err(QueueError::Unroutable(key)),
-                _ => Err(unavailable(&error)),
-            },
+        let asking = async {
+            let mut slot = self.0.asking.lock().await;
+            let channel = match slot.take().filter(|channel| channel.status().connected()) {
+                Some(channel) => channel,
+                None => connection.create_channel().await?,
+            };
+            let options = QueueDeclareOptions { passive: true, ..Default::default() };
+            let asked = channel.queue_declare(key.as_str().into(), options, FieldTable::default());
+            let queue = asked.await?;
+            *slot = Some(channel);
+            lapin::Result::Ok(Depth {
+                ready: queue.message_count().into(),
+                consumers: queue.consumer_count().into(),
+            })
+        };
+        match timeout(DEPTH_LIMIT, asking).await {
+            Ok(Ok(depth)) => Ok(depth),
+            Ok(Err(error)) if topology::is_missing(&error, &key) => {
+                Err(QueueError::Unroutable(key))
+            }
+            Ok(Err(error)) => Err(QueueError::Unavailable(error.to_string())),
+            Err(_) => Err(QueueError::Timeout(DEPTH_LIMIT)),
         }
     }
 
     fn health(&self) -> Health {
-        let (publishing, consuming) = (self.inner.publishing.state(), self.inner.consuming.state());
-        Health {
-            connected: publishing.connected && consuming.connected,
-            blocked: publishing.blocked.is_some(),
-            server: consuming.server,
-            last_error: consuming.last_error.or(publishing.last_error),
-        }
+        let inner = &self.0;
+        let connected = inner.consuming.now().is_some() && inner.publishing.now().is_some();
+        inner.common.health(connected)
     }
 
     async fn close(&self) {
-        self.inner.publishing.close().await;
-        self.inner.consuming.close().await;
+        let inner = &self.0;
+        inner.common.closed.send_replace(true);
+        tokio::join!(inner.consuming.clone().ended(), inner.publishing.clone().ended());
     }
-
 }

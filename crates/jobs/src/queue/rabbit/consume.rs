@@ -1,177 +1,204 @@
-//! Consuming: a channel a consumer, made again whenever it or its connection is lost.
+//! Subscriptions, which are made again whenever their channel or connection is lost.
+//!
+//! Each has a channel of its own: an acknowledgement belongs to its channel, and a fault of one
+//! subscription is none of another's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use lapin::message::Delivery as Received;
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Consumer as Subscription};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
-use tracing::debug;
+use lapin::{Channel, Connection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
-use super::connection::Link;
-use super::publish::TRACEPARENT;
-use super::{ANSWER, open_channel};
-use crate::queue::{Acked, Acker, AckerKind, Consumer, Delivery, QueueError};
+use super::supervisor::{Common, Link, Pause};
+use crate::queue::{Acked, Acker, AckerKind, Consumer, Delivery};
 
-/// Between two tries to subscribe on a connection that works: the queue may not be there yet.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How long an acknowledgement may take to be written, and the broker to answer a question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Acknowledges one delivery of a channel.
+/// Acknowledges one delivery. It keeps its channel open.
 #[derive(Debug)]
 pub(crate) struct RabbitAcker {
     acker: lapin::Acker,
-    /// A channel that nobody has is closed, and its deliveries go back.
     _channel: Channel,
 }
 
 impl RabbitAcker {
     pub(crate) async fn ack(self) -> Acked {
-        settled(timeout(ANSWER, self.acker.ack(BasicAckOptions::default())).await)
-    }
-
-    /// Whether the channel is known to be gone.
-    pub(crate) fn is_lost(&self) -> bool {
-        !self.acker.usable()
+        acked(timeout(ANSWER_LIMIT, self.acker.ack(BasicAckOptions::default())).await)
     }
 
     pub(crate) async fn requeue(self) -> Acked {
-        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        settled(timeout(ANSWER, self.acker.nack(options)).await)
+        acked(timeout(ANSWER_LIMIT, self.acker.nack(give_back())).await)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.acker.poisoned()
     }
 }
 
-fn settled<E>(answer: Result<lapin::Result<bool>, E>) -> Acked {
-    match answer {
+/// `Ok(false)` is how lapin says that the channel is gone.
+fn acked<E>(written: Result<lapin::Result<bool>, E>) -> Acked {
+    match written {
         Ok(Ok(true)) => Acked::Yes,
-        // Of a connection that is gone, or no answer: the message is delivered again.
         _ => Acked::LeaseLost,
     }
 }
 
-/// Subscribes to a queue, now or once there is a connection.
-pub(super) fn start(link: Link, queue: String, prefetch: u16) -> Consumer {
-    let (sender, deliveries) = mpsc::channel(usize::from(prefetch.max(1)));
-    let (subscription, stop) = watch::channel(());
-    let pump = Pump { link, queue, prefetch: prefetch.max(1), sender };
-    tokio::spawn(pump.run(stop));
-    Consumer::new(deliveries, move |untaken| {
-        // Before the pump hears of it: it must not send what nobody can take.
-        drop(subscription);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            for delivery in untaken {
-                delivery.acker.requeue().await;
-            }
-        });
-    })
+fn give_back() -> BasicNackOptions {
+    BasicNackOptions { multiple: false, requeue: true }
 }
 
-struct Pump {
+/// Subscribes as soon as there is a connection and the queue, again and again.
+pub(super) fn subscribe(link: Link, common: Arc<Common>, key: String, prefetch: u16) -> Consumer {
+    let prefetch = prefetch.max(1);
+    // No more than the prefetch is ever live; what lost its connection may lie beside it.
+    let (deliveries, receiver) = mpsc::channel(2 * usize::from(prefetch));
+    let (end, ended) = oneshot::channel();
+    tokio::spawn(async move {
+        let subscription = Subscription { link, key, prefetch, deliveries, ended };
+        tokio::select! {
+            () = subscription.run(&common) => {}
+            () = common.until_closed() => {}
+        }
+    });
+    // Without the task, everything went back with the connection.
+    Consumer::new(receiver, move |untaken| drop(end.send(untaken)))
+}
+
+struct Subscription {
     link: Link,
-    queue: String,
+    key: String,
     prefetch: u16,
-    /// As many as can be unacknowledged, so sending never waits.
-    sender: mpsc::Sender<Delivery>,
+    deliveries: mpsc::Sender<Delivery>,
+    /// The consumer was dropped, with what it had not taken.
+    ended: oneshot::Receiver<Vec<Delivery>>,
 }
 
-impl Pump {
-    /// Until the consumer is dropped, or the link closed for good.
-    async fn run(self, mut stop: watch::Receiver<()>) {
-        // An error means that the other end, the consumer, was dropped.
-        let mut dropped = async || while stop.changed().await.is_ok() {};
+impl Subscription {
+    async fn run(mut self, common: &Common) {
+        let mut pause = Pause::new();
         loop {
-            let live = tokio::select! {
-                () = dropped() => return,
-                live = self.link.live() => live,
+            let opened = tokio::select! {
+                _ = &mut self.ended => return,
+                connection = self.link.wait() => open(&connection, &self.key, self.prefetch).await,
             };
-            let Some(live) = live else { return };
-            let subscribed = async {
-                let channel = open_channel(&live).await?;
-                let subscription = self.subscribe(&channel).await?;
-                Ok::<_, QueueError>((channel, subscription))
-            };
-            let failed = match subscribed.await {
-                Ok((channel, mut subscription)) => {
-                    let ended = tokio::select! {
-                        () = dropped() => None,
-                        why = self.forward(&channel, &mut subscription) => Some(why),
-                    };
-                    match ended {
-                        Some(why) => why,
-                        None => return cancel(channel, subscription).await,
-                    }
+            match opened {
+                Ok((channel, consumer)) => {
+                    pause = Pause::new();
+                    let Some(why) = self.follow(channel, consumer).await else { return };
+                    common.went_wrong(&format!("consumer of `{}`", self.key), &why);
                 }
-                Err(error) => error.to_string(),
-            };
-            debug!(queue = self.queue, failed, "the subscription ended");
-            self.link.failed(format!("{}: {failed}", self.queue));
+                Err(error) => common.went_wrong(&format!("consumer of `{}`", self.key), &error),
+            }
             tokio::select! {
-                () = dropped() => return,
-                () = sleep(AGAIN) => {}
+                _ = &mut self.ended => return,
+                () = pause.wait() => {}
             }
         }
     }
 
-    async fn subscribe(&self, channel: &Channel) -> Result<Subscription, QueueError> {
-        let subscribe = async {
-            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let (queue, tag) = (self.queue.as_str().into(), "".into());
-            let options = BasicConsumeOptions::default();
-            channel.basic_consume(queue, tag, options, FieldTable::default()).await
-        };
-        let subscribed = timeout(ANSWER, subscribe).await;
-        let subscribed = subscribed.map_err(|_| QueueError::Timeout(ANSWER))?;
-        subscribed.map_err(|error| QueueError::Unavailable(error.to_string()))
-    }
-
-    /// Hands deliveries on until there are no more, and says why.
-    async fn forward(&self, channel: &Channel, subscription: &mut Subscription) -> String {
+    /// Hands on what comes, until the subscription is lost: then why. Nothing if it was ended.
+    async fn follow(&mut self, channel: Channel, mut consumer: lapin::Consumer) -> Option<String> {
         loop {
-            match subscription.next().await {
-                Some(Ok(received)) => {
-                    let sent = self.sender.send(delivery(received, channel.clone())).await;
-                    if let Err(mpsc::error::SendError(delivery)) = sent {
-                        delivery.acker.requeue().await;
-                    }
+            let came = tokio::select! {
+                untaken = &mut self.ended => {
+                    cancel(&channel, consumer, untaken.unwrap_or_default(), None).await;
+                    return None;
                 }
-                Some(Err(error)) => return error.to_string(),
-                None => return "the broker ended it".into(),
+                came = consumer.next() => came,
+            };
+            let delivery = match came {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return Some(error.to_string()),
+                None => return Some("the broker cancelled it".to_owned()),
+            };
+            let delivery = convert(delivery, &channel);
+            tokio::select! {
+                untaken = &mut self.ended => {
+                    let untaken = untaken.unwrap_or_default();
+                    cancel(&channel, consumer, untaken, Some(delivery)).await;
+                    return None;
+                }
+                // Somebody drops the consumer this moment: then `ended` says so next, and
+                // the delivery must not be lost meanwhile.
+                permit = self.deliveries.reserve() => match permit {
+                    Ok(permit) => permit.send(delivery),
+                    Err(_) => {
+                        let untaken = (&mut self.ended).await.unwrap_or_default();
+                        cancel(&channel, consumer, untaken, Some(delivery)).await;
+                        return None;
+                    }
+                },
             }
         }
     }
 }
 
-/// Takes no more; what was on its way goes back.
-async fn cancel(channel: Channel, mut subscription: Subscription) {
-    let cancelled = channel.basic_cancel(subscription.tag(), BasicCancelOptions::default());
-    if !matches!(timeout(ANSWER, cancelled).await, Ok(Ok(()))) {
+async fn open(
+    connection: &Connection,
+    key: &str,
+    prefetch: u16,
+) -> Result<(Channel, lapin::Consumer), String> {
+    let opening = async {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel.basic_consume(key.into(), "".into(), options, arguments).await?;
+        lapin::Result::Ok((channel, consumer))
+    };
+    match timeout(ANSWER_LIMIT, opening).await {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())),
+    }
+}
+
+/// Ends a subscription, then gives back what nobody took: earlier, the broker would deliver it
+/// here again, which counts. What was taken keeps the channel.
+async fn cancel(
+    channel: &Channel,
+    mut consumer: lapin::Consumer,
+    untaken: Vec<Delivery>,
+    in_hand: Option<Delivery>,
+) {
+    let tag = consumer.tag();
+    let cancelling = channel.basic_cancel(tag, BasicCancelOptions::default());
+    // If the channel is lost, everything goes back without us.
+    if !matches!(timeout(ANSWER_LIMIT, cancelling).await, Ok(Ok(()))) {
         return;
     }
-    while let Ok(Some(Ok(received))) = timeout(ANSWER, subscription.next()).await {
-        delivery(received, channel.clone()).acker.requeue().await;
+    let rest = std::iter::from_fn(|| consumer.next().now_or_never().flatten()?.ok());
+    let rest: Vec<_> = rest.map(|delivery| convert(delivery, channel)).collect();
+    for delivery in untaken.into_iter().chain(in_hand).chain(rest) {
+        delivery.acker.requeue().await;
     }
 }
 
-fn delivery(received: Received, channel: Channel) -> Delivery {
-    let headers = received.properties.headers().as_ref();
-    let text = |name: &str| {
-        let value = headers.and_then(|headers| headers.inner().get(name));
-        match value {
-            Some(AMQPValue::LongString(text)) => Some(text.to_string()),
-            Some(AMQPValue::ShortString(text)) => Some(text.to_string()),
-            _ => None,
-        }
-    };
+fn convert(delivery: lapin::message::Delivery, channel: &Channel) -> Delivery {
+    let headers = delivery.properties.headers();
+    let header = |name: &str| headers.as_ref().and_then(|headers| text(headers.inner().get(name)?));
     Delivery {
-        traceparent: text(TRACEPARENT),
-        dead_reason: text("x-first-death-reason"),
-        body: received.data.into(),
-        redelivered: received.redelivered,
-        acker: Acker(AckerKind::Rabbit(RabbitAcker { acker: received.acker, _channel: channel })),
+        traceparent: header("traceparent"),
+        dead_reason: header("x-first-death-reason"),
+        redelivered: delivery.redelivered,
+        body: Bytes::from(delivery.data),
+        acker: Acker(AckerKind::Rabbit(RabbitAcker {
+            acker: delivery.acker,
+            _channel: channel.clone(),
+        })),
+    }
+}
+
+fn text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
     }
 }
