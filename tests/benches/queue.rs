@@ -31,7 +31,7 @@ async fn main() -> Result<()> {
     let mut report = json!({});
     report["publications_per_second"] = json!(publications(&rabbit).await?);
     let cluster = Cluster::start(&rabbit, "bench").await?;
-    let dispatcher = cluster.dispatcher(&[]).await?;
+    let dispatcher = cluster.dispatcher().await?;
     cluster.push_model(&dispatcher).await?;
     report["accept"] = accept(&cluster, &dispatcher).await?;
     report["empty_pipeline_jobs_per_second"] = json!(empty(&cluster, &dispatcher).await?);
@@ -111,8 +111,8 @@ fn peak_bytes(process: u32) -> Result<u64> {
 
 /// Jobs through the whole path and one worker that renders nothing.
 async fn empty(cluster: &Cluster, dispatcher: &Service) -> Result<f64> {
-    let env = [("EXCITE_WORKER__SLOTS", IN_FLIGHT), ("EXCITE_WORKER__PIPELINE", "empty")];
-    let _worker = cluster.worker(&env).await?;
+    let args = ["--pipeline", "empty", "--slots", IN_FLIGHT];
+    let _worker = cluster.worker(&args).await?;
     let line = |seed| format!(r#"{{"prompt":"a cat","seed":{seed},"steps":1}}"#);
     let lines: Vec<String> = (0..EMPTY_JOBS).map(line).collect();
     let started = Instant::now();

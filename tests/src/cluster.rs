@@ -71,24 +71,23 @@ impl Cluster {
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn dispatcher(&self, env: &[(&str, &str)]) -> Result<Service> {
-        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", env).await
+    pub async fn dispatcher(&self) -> Result<Service> {
+        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", &[]).await
     }
 
     /// Starts a worker and waits until it takes jobs.
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn worker(&self, env: &[(&str, &str)]) -> Result<Service> {
-        self.service("excite-worker", "EXCITE_WORKER__LISTEN", env).await
+    pub async fn worker(&self, args: &[&str]) -> Result<Service> {
+        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args).await
     }
 
-    async fn service(&self, name: &str, listen: &str, env: &[(&str, &str)]) -> Result<Service> {
+    async fn service(&self, name: &str, listen: &str, args: &[&str]) -> Result<Service> {
         let port = Port::free()?;
         let address = format!("127.0.0.1:{}", port.number());
-        let more = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let env = self.env().chain([(listen.to_owned(), address.clone())]).chain(more);
-        let mut program = Program::start(built(name)?, [""; 0], env)?;
+        let env = self.env().chain([(listen.to_owned(), address.clone())]);
+        let mut program = Program::start(built(name)?, args, env)?;
         let url = format!("http://{address}");
         program.wait_http(&format!("{url}/readyz"), START_LIMIT).await?;
         Ok(Service { program, url })

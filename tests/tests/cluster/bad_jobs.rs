@@ -11,7 +11,7 @@ use super::{LIMIT, lines};
 #[tokio::test]
 async fn a_job_that_kills_its_workers_ends_dead_and_the_others_are_made() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "poison").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     // Too large for the memory that the worker may have: it is aborted.
     let poison = r#"{"prompt":"a cat","method":"none","steps":1,"width":2048,"height":2048}"#;
@@ -38,7 +38,7 @@ async fn a_job_that_kills_its_workers_ends_dead_and_the_others_are_made() {
 #[tokio::test]
 async fn a_job_of_an_unknown_model_is_dead_at_once_and_can_be_replayed() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "unknown-model").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     let push = ["model", "push", "emoji", "--name", "other"];
     cluster.excite(&dispatcher, &push).await.unwrap();
     let view = cluster.submit(&dispatcher, "model=other", &lines(2, 1)).await.unwrap();

@@ -9,9 +9,9 @@ use super::{LIMIT, assert_all_succeeded, lines, sized_lines};
 #[tokio::test]
 async fn a_worker_that_is_killed_in_mid_job_loses_nothing() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "worker-dies").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
-    let mut first = cluster.worker(&[("EXCITE_WORKER__SLOTS", "2")]).await.unwrap();
+    let mut first = cluster.worker(&["--slots", "2"]).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &sized_lines(4, 30, 128)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
     cluster.until(&dispatcher, view.id, LIMIT, "a running job", runs).await.unwrap();
@@ -26,7 +26,7 @@ async fn a_worker_that_is_killed_in_mid_job_loses_nothing() {
 #[tokio::test]
 async fn when_the_leading_dispatcher_is_killed_the_other_goes_on() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "leader-dies").await.unwrap();
-    let mut leader = cluster.dispatcher(&[]).await.unwrap();
+    let mut leader = cluster.dispatcher().await.unwrap();
     cluster.push_model(&leader).await.unwrap();
     let leads = async |service: &_| {
         excite_tests::eventually(LIMIT, "a leader", async || {
@@ -36,7 +36,7 @@ async fn when_the_leading_dispatcher_is_killed_the_other_goes_on() {
         .unwrap();
     };
     leads(&leader).await;
-    let other = cluster.dispatcher(&[]).await.unwrap();
+    let other = cluster.dispatcher().await.unwrap();
     let _worker = cluster.worker(&[]).await.unwrap();
     // More than the express lane takes, so that most of it is still to be fed.
     let view = cluster.submit(&leader, "", &lines(150, 1)).await.unwrap();

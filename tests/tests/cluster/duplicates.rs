@@ -25,7 +25,7 @@ async fn publish_again(cluster: &Cluster, job: &Job) {
 #[tokio::test]
 async fn a_job_that_comes_again_to_its_worker_is_run_once() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "again-here").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let worker = cluster.worker(&[]).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &sized_lines(1, 30, 128)).await.unwrap();
@@ -50,9 +50,9 @@ async fn a_job_that_comes_again_to_its_worker_is_run_once() {
 #[tokio::test]
 async fn a_job_that_two_workers_run_gives_one_image() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "again-there").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
-    let slots = [("EXCITE_WORKER__SLOTS", "1")];
+    let slots = ["--slots", "1"];
     let (one, two) = tokio::try_join!(cluster.worker(&slots), cluster.worker(&slots)).unwrap();
     let view = cluster.submit(&dispatcher, "", &sized_lines(1, 40, 128)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
@@ -78,8 +78,8 @@ async fn a_job_that_two_workers_run_gives_one_image() {
 #[tokio::test]
 async fn one_idempotency_key_makes_one_batch_and_an_idle_pair_receives_it() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "idempotency").await.unwrap();
-    let one = cluster.dispatcher(&[]).await.unwrap();
-    let two = cluster.dispatcher(&[]).await.unwrap();
+    let one = cluster.dispatcher().await.unwrap();
+    let two = cluster.dispatcher().await.unwrap();
     cluster.push_model(&one).await.unwrap();
     let _worker = cluster.worker(&[]).await.unwrap();
     let client = reqwest::Client::new();

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use excite_jobs::State;
 use excite_jobs::api::BatchState;
+use excite_tests::Rabbit;
 use excite_tests::cluster::{Cluster, count};
-use excite_tests::{Program, Rabbit, built};
 use sha2::{Digest, Sha256};
 
-use super::{LIMIT, assert_all_succeeded};
+use super::assert_all_succeeded;
 
 #[tokio::test]
 async fn sixty_jobs_through_two_workers_give_the_bytes_of_generate() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "end-to-end").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let (one, two) = tokio::try_join!(cluster.worker(&[]), cluster.worker(&[])).unwrap();
 
@@ -38,8 +38,6 @@ async fn sixty_jobs_through_two_workers_give_the_bytes_of_generate() {
     assert!(said.contains(r#""succeeded":60"#), "{said}");
     let out = cluster.folder.path().join("laptop");
     let args = ["generate", "--file", "prompts.jsonl", "--out", "laptop"];
-    let mut laptop = Program::start(built("excite").unwrap(), args, [("PWD", "")]);
-    drop(laptop.as_mut());
     cluster.excite(&dispatcher, &args).await.unwrap();
 
     let list: serde_json::Value = {
@@ -94,6 +92,4 @@ async fn sixty_jobs_through_two_workers_give_the_bytes_of_generate() {
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 12, "{}", folder.display());
     let again = cluster.excite(&dispatcher, &fetch).await.unwrap();
     assert!(again.contains("60"), "what is there is not fetched again: {again}");
-    drop((one, two, dispatcher));
-    let _ = LIMIT;
 }

@@ -12,7 +12,7 @@ use super::{LIMIT, assert_all_succeeded, lines};
 async fn a_broker_that_was_away_changes_nothing() {
     let rabbit = Rabbit::start().await.unwrap();
     let cluster = Cluster::start(&rabbit, "broker-away").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let _worker = cluster.worker(&[]).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &lines(40, 4)).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_broker_that_was_away_changes_nothing() {
 #[tokio::test]
 async fn a_flushed_redis_is_filled_again_with_exact_counts() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "redis-flushed").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let _worker = cluster.worker(&[]).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &lines(30, 3)).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_flushed_redis_is_filled_again_with_exact_counts() {
 #[tokio::test]
 async fn a_store_that_is_away_holds_jobs_back_and_fails_none() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "store-away").await.unwrap();
-    let dispatcher = cluster.dispatcher(&[]).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let worker = cluster.worker(&[]).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &lines(20, 3)).await.unwrap();
