@@ -1,6 +1,5 @@
 //! A pipeline that tests can hold, and make fail.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
