@@ -226,7 +226,10 @@ impl Worker {
         let mut give_up: Option<Instant> = None;
         loop {
             self.subscribe().await;
-            self.launch();
+            if self.launch() {
+                // From now on express jobs are others'.
+                self.subscribe().await;
+            }
             if self.mode == Mode::Draining && self.tasks.is_empty() {
                 info!("nothing is left to finish");
                 return Ok(());
@@ -384,8 +387,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives the compute thread what is due.
-    fn launch(&mut self) {
+    /// Gives the compute thread what is due; whether there was anything.
+    fn launch(&mut self) -> bool {
         if self.mode == Mode::Broken && !self.busy && self.finishing == 0 {
             for job in self.waiting.drain() {
                 self.give_back(job.id);
@@ -393,10 +396,10 @@ impl Worker {
             self.busy = true;
             let executor = self.executor.clone();
             self.tasks.spawn(async move { Event::Tested(executor.self_test().await) });
-            return;
+            return true;
         }
         if self.due().is_none_or(|due| due > Instant::now()) {
-            return;
+            return false;
         }
         let jobs = self.waiting.take();
         self.busy = true;
@@ -422,6 +425,7 @@ impl Worker {
             let rows = executor.run(jobs.clone()).await;
             Event::Ran(jobs, rows)
         });
+        true
     }
 
     fn finish(&mut self, job: Job, row: Row) {

@@ -71,7 +71,8 @@ impl Setting {
 
     pub(crate) fn ports(&self) -> Ports {
         Ports {
-            queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
+            // Its own connection: the worker closes it.
+            queue: Arc::new(self.queue.connection()),
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             progress: Arc::clone(&self.progress) as Arc<dyn Progress>,
         }
