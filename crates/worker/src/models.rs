@@ -34,12 +34,12 @@ pub enum ModelError {
         hint: String,
     },
     /// It was found, and cannot be loaded.
-    #[error("the model `{name}` cannot be loaded: {}", chain(.source))]
+    #[error("the model `{name}` cannot be loaded: {}", chain(.source.as_ref()))]
     Load {
         /// As the job names it.
         name: String,
         /// What is wrong with it.
-        source: excite_diffusion::Error,
+        source: Box<excite_diffusion::Error>,
     },
     /// It cannot be fetched now.
     #[error("the model `{name}` cannot be fetched: {source}")]
@@ -63,7 +63,7 @@ impl ModelError {
         let (class, code) = match self {
             Self::Unknown { .. } => (Class::Invalid, "unknown_model"),
             // A disk that fails is this machine's; a model that is not one is so everywhere.
-            Self::Load { source: E::Read { .. } | E::Candle(_), .. } => {
+            Self::Load { source, .. } if matches!(**source, E::Read { .. } | E::Candle(_)) => {
                 (Class::Transient, "model_unreadable")
             }
             Self::Load { source, .. } => (Class::Invalid, source.advice().0),
@@ -229,8 +229,8 @@ impl Models {
         if let Folder::Directory(path) | Folder::SingleFile(path) = folder {
             self.cache.make_room(bytes_at(path));
         }
-        let model = Model::load(folder)
-            .map_err(|source| ModelError::Load { name: full.to_owned(), source })?;
+        let failed = |source| ModelError::Load { name: full.to_owned(), source: Box::new(source) };
+        let model = Model::load(folder).map_err(failed)?;
         let seconds = began.elapsed().as_secs_f64();
         self.metrics.model_load.observe(seconds);
         self.metrics.stage(Stage::Load, seconds);
