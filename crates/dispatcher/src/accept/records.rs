@@ -345,7 +345,9 @@ mod tests {
 
     use super::*;
 
-    fn read(format: Format, body: &[u8]) -> Result<Vec<(u64, Result<Line, String>)>, RecordFault> {
+    type Numbered = (u64, Result<Line, String>);
+
+    fn read(format: Format, body: &[u8]) -> Result<Vec<Numbered>, RecordFault> {
         let input = std::io::Cursor::new(body.to_vec());
         let counted = Counted::new(input, false, Sha256::default(), 1 << 20);
         let mut records = Records::new(format, counted)?;
