@@ -48,26 +48,36 @@ impl Beat {
                 _ = turns.tick() => {}
             }
             let news = (self.status.get(), self.watch.running());
-            let mut answer = Ok(());
+            let mut answers = Vec::new();
             if told.as_ref() != Some(&news) || told_at.elapsed() >= QUIET {
-                answer = self.progress.beat(&self.beat(&news, started_at)).await;
+                answers.push(self.progress.beat(&self.beat(&news, started_at)).await);
                 (told, told_at) = (Some(news), Instant::now());
             }
             second = !second;
             if second {
-                answer = answer.and(self.ask().await);
+                answers.push(self.ask().await);
                 self.gauges();
             }
-            if let Err(error) = &answer {
+            // A turn without a call says nothing of the other side.
+            for answer in answers {
+                failing = self.note(&answer, failing);
+            }
+        }
+    }
+
+    /// Logs when calls begin and cease to fail; whether they do.
+    fn note(&self, answer: &Result<(), ProgressError>, failing: bool) -> bool {
+        match answer {
+            Err(error) => {
                 self.metrics.progress_errors.inc();
                 if !failing {
                     warn!(%error, "progress is not told");
                 }
-            } else if failing {
-                info!("progress is told again");
             }
-            failing = answer.is_err();
+            Ok(()) if failing => info!("progress is told again"),
+            Ok(()) => {}
         }
+        answer.is_err()
     }
 
     async fn ask(&self) -> Result<(), ProgressError> {
