@@ -2,37 +2,45 @@
 
 use std::time::Duration;
 
-use excite_jobs::{DeadReason, State};
+use excite_jobs::{DeadReason, JobId, State};
+use excite_tests::Rabbit;
 use excite_tests::cluster::{BUCKET, Cluster, count};
-use excite_tests::{Port, Program, Rabbit, built};
 
 use super::{LIMIT, lines};
+
+/// Workers that are started for the job that kills them: three begin it, the next one gives it up.
+const WORKERS_MAX: usize = 6;
 
 #[tokio::test]
 async fn a_job_that_kills_its_workers_ends_dead_and_the_others_are_made() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "poison").await.unwrap();
     let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
-    // Too large for the memory that the worker may have: it is aborted.
-    let poison = r#"{"prompt":"a cat","method":"none","steps":1,"width":2048,"height":2048}"#;
+    let poison = r#"{"prompt":"a cat","method":"none","steps":900}"#;
     let all = format!("{}\n{poison}\n{}", lines(3, 1), lines(3, 2));
     let view = cluster.submit(&dispatcher, "", &all).await.unwrap();
+    let job = JobId::new(view.id, 3).to_string();
 
-    // Somebody starts the worker again whenever it died, as Kubernetes does.
-    let port = Port::free().unwrap();
-    let script = "ulimit -v 2500000; while true; do \"$0\"; done";
-    let worker = built("excite-worker").unwrap();
-    let env = cluster.env().chain([
-        ("EXCITE_WORKER__LISTEN".to_owned(), format!("127.0.0.1:{}", port.number())),
-        ("EXCITE_WORKER__SLOTS".to_owned(), "2".to_owned()),
-    ]);
-    let args = ["-c", script, worker.to_str().unwrap()];
-    let _worker = Program::start("/bin/sh", args, env).unwrap();
-
-    let view = cluster.finished(&dispatcher, view.id, 2 * LIMIT).await.unwrap();
+    // Whoever begins the job is killed, as the system kills what takes all memory.
+    let mut workers = 0;
+    let view = loop {
+        workers += 1;
+        assert!(workers <= WORKERS_MAX, "the job goes on killing");
+        let mut worker = cluster.worker(&["--slots", "2"]).await.unwrap();
+        let begun = |line: &str| line.contains("a job starts") && line.contains(&job);
+        let ended = cluster.finished(&dispatcher, view.id, LIMIT);
+        tokio::select! {
+            begun = worker.program.wait_for_line("the job", begun, LIMIT) => {
+                begun.unwrap();
+                worker.program.kill();
+            }
+            ended = ended => break ended.unwrap(),
+        }
+    };
     assert_eq!((count(&view, State::Succeeded), count(&view, State::Dead)), (6, 1));
     let dead = view.tally.unwrap().dead;
     assert_eq!(dead.get(&DeadReason::Poison), Some(&1), "{dead:?}");
+    assert!(workers > 3, "{workers} workers");
 }
 
 #[tokio::test]

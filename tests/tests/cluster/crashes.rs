@@ -4,7 +4,7 @@ use excite_jobs::State;
 use excite_tests::Rabbit;
 use excite_tests::cluster::{Cluster, count};
 
-use super::{LIMIT, assert_all_succeeded, lines, sized_lines};
+use super::{LIMIT, assert_all_succeeded, guided_lines, lines};
 
 #[tokio::test]
 async fn a_worker_that_is_killed_in_mid_job_loses_nothing() {
@@ -12,7 +12,7 @@ async fn a_worker_that_is_killed_in_mid_job_loses_nothing() {
     let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let mut first = cluster.worker(&["--slots", "2"]).await.unwrap();
-    let view = cluster.submit(&dispatcher, "", &sized_lines(4, 30, 128)).await.unwrap();
+    let view = cluster.submit(&dispatcher, "", &guided_lines(3, 12)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
     cluster.until(&dispatcher, view.id, LIMIT, "a running job", runs).await.unwrap();
     first.program.kill();
@@ -20,7 +20,7 @@ async fn a_worker_that_is_killed_in_mid_job_loses_nothing() {
     let _second = cluster.worker(&[]).await.unwrap();
     let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
     assert_all_succeeded(&view);
-    assert_eq!(cluster.stored(view.id, "images", ".png").unwrap().len(), 4);
+    assert_eq!(cluster.stored(view.id, "images", ".png").unwrap().len(), 3);
 }
 
 #[tokio::test]

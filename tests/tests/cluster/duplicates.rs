@@ -8,7 +8,7 @@ use excite_jobs::{Job, Lane, State};
 use excite_tests::Rabbit;
 use excite_tests::cluster::{Cluster, count};
 
-use super::{LIMIT, assert_all_succeeded, published_job, sized_lines};
+use super::{LIMIT, assert_all_succeeded, guided_lines, lines, published_job};
 
 async fn publish_again(cluster: &Cluster, job: &Job) {
     let url = Rabbit::shared().await.unwrap().url(&cluster.vhost);
@@ -28,7 +28,7 @@ async fn a_job_that_comes_again_to_its_worker_is_run_once() {
     let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let worker = cluster.worker(&[]).await.unwrap();
-    let view = cluster.submit(&dispatcher, "", &sized_lines(1, 30, 128)).await.unwrap();
+    let view = cluster.submit(&dispatcher, "", &guided_lines(1, 12)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
     cluster.until(&dispatcher, view.id, LIMIT, "a running job", runs).await.unwrap();
     publish_again(&cluster, &published_job(&cluster, &view, 0)).await;
@@ -54,7 +54,7 @@ async fn a_job_that_two_workers_run_gives_one_image() {
     cluster.push_model(&dispatcher).await.unwrap();
     let slots = ["--slots", "1"];
     let (one, two) = tokio::try_join!(cluster.worker(&slots), cluster.worker(&slots)).unwrap();
-    let view = cluster.submit(&dispatcher, "", &sized_lines(1, 40, 128)).await.unwrap();
+    let view = cluster.submit(&dispatcher, "", &guided_lines(1, 12)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
     cluster.until(&dispatcher, view.id, LIMIT, "a running job", runs).await.unwrap();
     publish_again(&cluster, &published_job(&cluster, &view, 0)).await;
@@ -83,7 +83,7 @@ async fn one_idempotency_key_makes_one_batch_and_an_idle_pair_receives_it() {
     cluster.push_model(&one).await.unwrap();
     let _worker = cluster.worker(&[]).await.unwrap();
     let client = reqwest::Client::new();
-    let body = sized_lines(5, 1, 64);
+    let body = lines(5, 1);
     let posts = (0..10).map(|i| {
         let url = if i % 2 == 0 { &one.url } else { &two.url };
         let post = client.post(format!("{url}/v1/batches")).header("idempotency-key", "once");

@@ -285,11 +285,9 @@ fn otherwise(error: &lapin::Error, object: &Object, vhost: &str) -> Option<(Stri
 fn refused(error: &lapin::Error, object: &Object) -> QueueError {
     let what = object.describe();
     match soft(error) {
-        Some((kind, text)) if matches!(kind, AMQPSoftError::ACCESSREFUSED) => {
-            QueueError::Topology(format!(
-                "{what} cannot be declared: {text}; let the user configure, write and read `^excite\\.`"
-            ))
-        }
+        Some((AMQPSoftError::ACCESSREFUSED, text)) => QueueError::Topology(format!(
+            "{what} cannot be declared: {text}; let the user configure, write and read `^excite\\.`"
+        )),
         Some((_, text)) => QueueError::Topology(format!("{what} cannot be declared: {text}")),
         None => QueueError::Unavailable(error.to_string()),
     }
