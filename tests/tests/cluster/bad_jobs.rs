@@ -32,6 +32,14 @@ async fn a_job_that_kills_its_workers_ends_dead_and_the_others_are_made() {
         tokio::select! {
             begun = worker.program.wait_for_line("the job", begun, LIMIT) => {
                 begun.unwrap();
+                // Whoever gets it again leaves a mark before it runs.
+                let marks = cluster.s3.root().join(BUCKET).join("suspects").join(&job);
+                excite_tests::eventually(LIMIT, "the mark", async || {
+                    let there = std::fs::read_dir(&marks).map_or(0, Iterator::count);
+                    if there + 1 >= workers { Ok(()) } else { Err(format!("{there} marks")) }
+                })
+                .await
+                .unwrap();
                 worker.program.kill();
             }
             ended = ended => break ended.unwrap(),
