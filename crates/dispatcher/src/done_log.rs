@@ -12,6 +12,7 @@ use futures::{StreamExt, stream};
 use tracing::warn;
 
 use crate::job_states::JobStates;
+use crate::pause::persistently;
 
 /// Parts that are read at a time: each has at most a thousand conclusions, some 500 KB.
 const READ_AHEAD: usize = 8;
@@ -21,7 +22,7 @@ const READ_AHEAD: usize = 8;
 /// warning: a newer version wrote it, and what it says comes again with the next report.
 ///
 /// # Errors
-/// If the store fails.
+/// If the store fails several times in a row.
 pub async fn read(
     store: &dyn Store,
     batch: BatchId,
@@ -31,9 +32,10 @@ pub async fn read(
     let prefix = keys::done_prefix(batch);
     let mut after = after.map(str::to_owned);
     loop {
-        let page = store.list(&prefix, after.as_deref(), false).await?;
+        let list = || store.list(&prefix, after.as_deref(), false);
+        let page = persistently(list, StoreError::is_transient).await?;
         let get = |key: String| async move {
-            let object = store.get(&key).await;
+            let object = persistently(|| store.get(&key), StoreError::is_transient).await;
             (key, object)
         };
         let mut parts = stream::iter(page.keys.clone()).map(get).buffered(READ_AHEAD);

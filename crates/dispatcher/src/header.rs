@@ -36,6 +36,13 @@ pub enum HeaderError {
     },
 }
 
+impl HeaderError {
+    /// Whether trying again later can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}
+
 /// The header of a batch with its version; `None` if there is no such batch.
 ///
 /// # Errors

@@ -16,7 +16,6 @@ mod forward;
 mod leader;
 mod metrics;
 mod mirror;
-mod pause;
 mod publish;
 mod record;
 mod running;
@@ -32,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use self::metrics::Metrics;
-use self::pause::Pause;
+use crate::pause::Pause;
 use crate::ports::Ports;
 
 /// The message type of a job in the broker.

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod models;
 mod objects;
+mod pause;
 mod ports;
 pub mod scale;
 pub mod topology;

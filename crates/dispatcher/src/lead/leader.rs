@@ -103,7 +103,7 @@ pub(super) async fn follow(
         };
         let took_over = tokio::select! {
             () = stop.cancelled() => {
-                give_back(vec![first], &mut consumer).await;
+                give_back([first.acker], consumer).await;
                 return;
             }
             leader = Leader::take_over(ports, config, metrics) => leader,
@@ -111,17 +111,16 @@ pub(super) async fn follow(
         match took_over {
             Ok(leader) => {
                 pause.worked();
-                let left = leader.run(first, &mut consumer, stop).await;
+                let left = leader.run(first, consumer, stop).await;
                 info!(?left, "this dispatcher does not lead any more");
                 metrics.leader.set(0);
             }
             Err(error) => {
                 warn!(%error, "this dispatcher cannot take over; another one may");
-                give_back(vec![first], &mut consumer).await;
+                give_back([first.acker], consumer).await;
                 pause.failed();
             }
         }
-        drop(consumer);
         tokio::select! {
             () = stop.cancelled() => return,
             () = pause.wait() => {}
@@ -129,11 +128,12 @@ pub(super) async fn follow(
     }
 }
 
-/// Messages go back for whoever leads next.
-async fn give_back(held: Vec<Delivery>, consumer: &mut Consumer) {
-    let arrived = std::iter::from_fn(|| consumer.try_recv());
-    for delivery in held.into_iter().chain(arrived) {
-        delivery.acker.requeue().await;
+/// Messages go back for whoever leads next. The subscription ends first, and with it goes back
+/// what nobody took: the active consumer would be given again whatever it gives back, for ever.
+async fn give_back(held: impl IntoIterator<Item = Acker>, consumer: Consumer) {
+    drop(consumer);
+    for acker in held {
+        acker.requeue().await;
     }
 }
 
@@ -141,7 +141,7 @@ impl Leader {
     async fn run(
         mut self,
         first: Delivery,
-        consumer: &mut Consumer,
+        mut consumer: Consumer,
         stop: &CancellationToken,
     ) -> Leave {
         let mut group = vec![first];
@@ -152,7 +152,7 @@ impl Leader {
             }
             group = tokio::select! {
                 () = stop.cancelled() => break,
-                group = receive(consumer, self.wake()) => match group {
+                group = receive(&mut consumer, self.wake()) => match group {
                     Some(group) => group,
                     None => return Leave::Closed,
                 },
@@ -239,16 +239,13 @@ impl Leader {
     }
 
     /// What is not recorded goes back to the broker, and so does what arrived.
-    async fn step_down(self, consumer: &mut Consumer) {
+    async fn step_down(self, consumer: Consumer) {
         let pending = self.batches.into_values().flat_map(|running| running.pending);
         let held = pending.flat_map(|entry| entry.ackers);
         let deferred = self.deferred.into_iter().map(|(_, acker)| acker);
-        for acker in held.chain(deferred) {
-            if let Some(acker) = Arc::into_inner(acker) {
-                acker.requeue().await;
-            }
-        }
-        give_back(Vec::new(), consumer).await;
+        // One that several conclusions keep is free with the last of them.
+        let held = held.chain(deferred).filter_map(Arc::into_inner);
+        give_back(held, consumer).await;
     }
 }
 

@@ -18,6 +18,7 @@ use crate::done_log;
 use crate::estimates::Estimates;
 use crate::header::{self, HeaderError, document, json};
 use crate::manifest::Manifests;
+use crate::pause::persistently;
 use crate::ports::Ports;
 
 /// Batches that are rebuilt at a time: each holds a few `done/` parts in memory.
@@ -35,7 +36,8 @@ impl Leader {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, HeaderError> {
         let started = Instant::now();
-        let epoch = raise_epoch(ports, &config.name).await?;
+        let raise = || raise_epoch(ports, &config.name);
+        let epoch = persistently(raise, HeaderError::is_transient).await?;
         metrics.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
         let estimates = Estimates::load(&*ports.store).await.unwrap_or_else(|error| {
             warn!(%error, "estimates cannot be read; they are measured again");
@@ -112,7 +114,8 @@ impl Leader {
         let mut after: Option<String> = None;
         loop {
             let store = &self.ports.store;
-            let page = store.list(keys::ACTIVE_PREFIX, after.as_deref(), false).await?;
+            let list = || store.list(keys::ACTIVE_PREFIX, after.as_deref(), false);
+            let page = persistently(list, StoreError::is_transient).await?;
             let names = page.keys.iter().filter_map(|key| key.strip_prefix(keys::ACTIVE_PREFIX));
             ids.extend(names.filter_map(|name| name.parse::<BatchId>().ok()));
             match page.keys.last() {
@@ -196,8 +199,12 @@ async fn load_named(ports: &Ports, id: BatchId) -> (BatchId, Result<Option<Runni
 /// A batch as the store has it; `None` if there is none.
 async fn load(ports: &Ports, id: BatchId) -> Result<Option<Running>, HeaderError> {
     let store = &*ports.store;
-    let Some((header, _)) = header::load(store, id).await? else { return Ok(None) };
-    let cursor = document::<Cursor>(store, &keys::cursor(id)).await?;
+    let header = || header::load(store, id);
+    let header = persistently(header, HeaderError::is_transient).await?;
+    let Some((header, _)) = header else { return Ok(None) };
+    let key = keys::cursor(id);
+    let cursor = || document::<Cursor>(store, &key);
+    let cursor = persistently(cursor, HeaderError::is_transient).await?;
     let folded = done_log::fold(store, &header, cursor.as_ref().map(|(cursor, _)| *cursor)).await?;
     Ok(Some(Running::new(header, folded, cursor)))
 }

@@ -68,3 +68,28 @@ async fn an_outage_of_either_side_is_survived() {
     }
     all_is_well(&world, batch.id, 600).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_or_are_answered_too_late_change_nothing() {
+    for percent in [5, 20] {
+        let world = World::new();
+        lead_with_faults(&world, &Faults::new(percent), &Faults::new(percent));
+        let _ = world.work(1, script);
+        let batch = world.accept(300, |_| ()).await;
+        let well = all_is_well(&world, batch.id, 300);
+        let hours = Duration::from_secs(6 * 3600);
+        tokio::time::timeout(hours, well).await.expect("it goes on by itself");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_reach_the_store_lets_another_lead() {
+    let world = World::new();
+    lead_with_faults(&world, &Faults::new(100), &Faults::new(0));
+    let _ = world.work(1, script);
+    let batch = world.accept(300, |_| ()).await;
+    // It has the messages by now, and cannot do anything with them.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let _leading = world.lead();
+    all_is_well(&world, batch.id, 300).await;
+}

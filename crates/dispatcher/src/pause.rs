@@ -9,6 +9,29 @@ const FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
 const LAST: Duration = Duration::from_secs(5);
 
+/// Calls of [`persistently`] in all: some three seconds.
+const TRIES: u32 = 5;
+
+/// Calls again after a pause as long as it fails and `may_help` says that this can help, so that
+/// one failure among many calls does not undo the others. The last failure is the caller's.
+pub(crate) async fn persistently<T, E, F>(
+    mut call: impl FnMut() -> F,
+    may_help: impl Fn(&E) -> bool,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut pause = Pause::default();
+    for _ in 1..TRIES {
+        match call().await {
+            Err(error) if may_help(&error) => pause.failed(),
+            answered => return answered,
+        }
+        pause.wait().await;
+    }
+    call().await
+}
+
 /// A pause after failures in a row.
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
