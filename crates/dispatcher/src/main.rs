@@ -15,6 +15,8 @@ use excite_dispatcher::http::{App, router, serve};
 use excite_dispatcher::lead::{self, CanaryConfig, LeadConfig};
 use excite_dispatcher::metrics::Metrics;
 use excite_dispatcher::{Ports, topology};
+use excite_jobs::queue::Queue;
+use excite_jobs::queue::rabbit::{self, RabbitQueue};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
 use excite_service::{ports, telemetry};
@@ -83,16 +85,26 @@ enum Command {
     },
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Topology {
-    /// Make what is missing, then show what is there.
-    #[command(after_help = "Example:\n  excite-dispatcher topology apply")]
+    /// Make what is missing and set the policies, then look as `check` does.
+    #[command(after_help = "Example:\n  excite-dispatcher topology apply --management-url \
+                            http://user:password@broker:15672")]
     Apply {
+        /// RabbitMQ's management API, through which policies are set; AMQP cannot.
+        #[arg(long, value_name = "URL", env = "EXCITE_MANAGEMENT_URL", hide_env_values = true)]
+        management_url: Option<String>,
+        /// Print everything as a `definitions.json` for import, and change nothing.
+        #[arg(long)]
+        definitions: bool,
+        /// The broker's major version, for --definitions.
+        #[arg(long, value_name = "MAJOR", default_value_t = 4, requires = "definitions")]
+        rabbitmq: u32,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Show what is there and what is missing; the exit code is 1 if anything is.
+    /// Show what is missing or there otherwise; the exit code is 1 if anything is.
     #[command(after_help = "Example:\n  excite-dispatcher topology check --json")]
     Check {
         /// Print JSON.
@@ -129,7 +141,7 @@ fn main() -> ExitCode {
     };
     let ended = match args.command {
         None | Some(Command::Run) => runtime.block_on(run(&loaded.config)),
-        Some(Command::Topology { what }) => runtime.block_on(look(&loaded.config, what)),
+        Some(Command::Topology { what }) => runtime.block_on(look(&loaded.config, &what)),
     };
     runtime.shutdown_timeout(LAST_TASKS);
     match ended {
@@ -227,18 +239,42 @@ fn lead_config(dispatcher: &excite_dispatcher::config::Dispatcher) -> LeadConfig
     }
 }
 
-async fn look(config: &Config, what: Topology) -> anyhow::Result<ExitCode> {
-    let ports = connect(config).await?;
-    let (queue, classes) = (&*ports.queue, &config.dispatcher.classes);
-    let (Topology::Apply { json } | Topology::Check { json }) = what;
-    if matches!(what, Topology::Apply { .. }) {
-        topology::apply(queue, classes).await?;
-    }
-    let findings = topology::check(queue, classes).await?;
+async fn look(config: &Config, what: &Topology) -> anyhow::Result<ExitCode> {
+    let queue = ports::queue(&config.broker, &config.dispatcher.name())?;
+    let looked = look_at(&queue, config, what).await;
+    // Also after a fault: connections that are just dropped end with noise.
     queue.close().await;
-    let text =
-        if json { serde_json::to_string_pretty(&findings)? } else { topology::table(&findings) };
+    let (text, well) = looked?;
     say(&mut std::io::stdout(), &text);
-    let well = findings.iter().all(|finding| finding.ok);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What to print, and whether all is well.
+async fn look_at(
+    queue: &RabbitQueue,
+    config: &Config,
+    what: &Topology,
+) -> anyhow::Result<(String, bool)> {
+    let classes = &config.dispatcher.classes;
+    let (report, json) = match what {
+        Topology::Apply { definitions: true, rabbitmq, .. } => {
+            let all = rabbit::topology::definitions(queue.vhost(), classes, *rabbitmq);
+            return Ok((serde_json::to_string_pretty(&all)?, true));
+        }
+        Topology::Apply { management_url, json, .. } => {
+            let management =
+                management_url.as_deref().map(|url| manage(config, url)).transpose()?;
+            (topology::apply(queue, classes, management.as_ref()).await?, *json)
+        }
+        Topology::Check { json } => (topology::check(queue, classes).await?, *json),
+    };
+    let text = if json { serde_json::to_string_pretty(&report)? } else { report.table() };
+    Ok((text, report.is_well()))
+}
+
+fn manage(config: &Config, url: &str) -> anyhow::Result<topology::Management> {
+    // The broker's certificates are the same for both of its doors.
+    let ca_pem = config.broker.ca_file.as_ref().map(std::fs::read).transpose();
+    let ca_pem = ca_pem.context("broker.ca_file cannot be read")?;
+    Ok(topology::Management::new(url, ca_pem.as_deref())?)
 }

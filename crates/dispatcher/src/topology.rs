@@ -1,111 +1,173 @@
 //! The broker's objects: made, and looked at, from the command line.
 //!
-//! Not here: which there are and with which arguments (`excite_jobs::queue`).
+//! Not here: which there are and with which arguments (`excite_jobs::queue::rabbit::topology`);
+//! how policies are set, which AMQP cannot do (`management`).
 
+mod management;
+
+use std::fmt::Write;
 use std::time::Duration;
 
-use excite_jobs::Lane;
-use excite_jobs::queue::{Queue, QueueError, QueueName};
+use excite_jobs::queue::rabbit::{RabbitQueue, TopologyFinding};
+use excite_jobs::queue::{Queue, QueueError};
 use serde::Serialize;
 use tokio::time::Instant;
+
+pub use management::{Did, Management, ManagementError, PolicySet};
 
 /// How long the connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(200);
+/// What is said where policies cannot be set.
+const NO_POLICIES: &str = "The policies (delivery limit, dead letters, length) are not set: give \
+                           --management-url http://user:password@host:15672, or import what \
+                           `topology apply --definitions` prints.";
 
-/// A queue as it was found.
+/// An exchange or queue that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its name in the broker.
-    pub queue: String,
-    /// Whether it is there.
-    pub ok: bool,
-    /// What was found.
-    pub detail: String,
-    /// What to do, if it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
+    /// ``queue `excite.v1.control` ``.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
 }
 
-/// Makes what is missing.
+impl From<TopologyFinding> for Finding {
+    fn from(finding: TopologyFinding) -> Self {
+        let TopologyFinding { object, problem, remedy } = finding;
+        Self { object, problem, remedy }
+    }
+}
+
+/// What was found and done in a vhost.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Which one.
+    pub vhost: String,
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+    /// The policies, if they were to be set.
+    pub policies: Vec<PolicySet>,
+    /// What was left undone, and how to do it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Why the broker's objects cannot be made or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// Over AMQP.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Over the management API.
+    #[error(transparent)]
+    Management(#[from] ManagementError),
+}
+
+/// Makes what is missing, sets the policies if it is told where, and looks at all of it.
 ///
 /// # Errors
-/// If the broker cannot be reached in time, or an object is there otherwise.
-pub async fn apply(queue: &dyn Queue, classes: &[String]) -> Result<(), QueueError> {
+/// If the broker cannot be reached in time, or refuses.
+pub async fn apply(
+    queue: &RabbitQueue,
+    classes: &[String],
+    management: Option<&Management>,
+) -> Result<Report, TopologyError> {
+    match reached(async || queue.declare(classes).await).await {
+        // Looking finds all that is there otherwise, not only the first.
+        Ok(()) | Err(QueueError::Topology(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut report = check(queue, classes).await?;
+    match management {
+        Some(management) => report.policies = management.set_policies(&report.vhost).await?,
+        None => report.note = Some(NO_POLICIES.to_owned()),
+    }
+    Ok(report)
+}
+
+/// Looks at each exchange and queue, and changes nothing.
+///
+/// # Errors
+/// If the broker cannot be reached in time.
+pub async fn check(queue: &RabbitQueue, classes: &[String]) -> Result<Report, TopologyError> {
+    let findings = reached(async || queue.check(classes).await).await?;
+    let findings = findings.into_iter().map(Finding::from).collect();
+    let vhost = queue.vhost().to_owned();
+    Ok(Report { vhost, findings, policies: Vec::new(), note: None })
+}
+
+/// Waits for the connection to be made.
+async fn reached<T>(mut ask: impl AsyncFnMut() -> Result<T, QueueError>) -> Result<T, QueueError> {
     let start = Instant::now();
     loop {
-        match queue.declare(classes).await {
+        match ask().await {
             Err(QueueError::Unavailable(_)) if start.elapsed() < CONNECT_MAX => {
                 tokio::time::sleep(AGAIN).await;
             }
-            declared => return declared,
+            answered => return answered,
         }
     }
 }
 
-/// Looks at each queue, and changes nothing.
-///
-/// # Errors
-/// If the broker cannot be reached in time.
-pub async fn check(queue: &dyn Queue, classes: &[String]) -> Result<Vec<Finding>, QueueError> {
-    let jobs = classes.iter().flat_map(|class| Lane::ALL.map(|lane| QueueName::jobs(class, lane)));
-    let mut findings = Vec::new();
-    let start = Instant::now();
-    for name in jobs.chain([QueueName::Control, QueueName::Dead]) {
-        let found = loop {
-            match queue.depth(&name).await {
-                Err(QueueError::Unavailable(_)) if start.elapsed() < CONNECT_MAX => {
-                    tokio::time::sleep(AGAIN).await;
-                }
-                found => break found,
-            }
-        };
-        let queue = name.key();
-        findings.push(match found {
-            Ok(depth) => {
-                let (ready, consumers) = (depth.ready, depth.consumers);
-                let detail = format!("{ready} messages ready, {consumers} consumers");
-                Finding { queue, ok: true, detail, remedy: None }
-            }
-            Err(error @ QueueError::Unavailable(_)) => return Err(error),
-            Err(error) => {
-                let remedy = Some("Run `excite-dispatcher topology apply`.".to_owned());
-                Finding { queue, ok: false, detail: error.to_string(), remedy }
-            }
-        });
+impl Report {
+    /// Whether everything is as it should be.
+    pub fn is_well(&self) -> bool {
+        self.findings.is_empty()
     }
-    Ok(findings)
-}
 
-/// The findings as a table.
-pub fn table(findings: &[Finding]) -> String {
-    let width = findings.iter().map(|finding| finding.queue.len()).max().unwrap_or(0);
-    let row = |finding: &Finding| {
-        let mark = if finding.ok { "ok" } else { "MISSING" };
-        let remedy = finding.remedy.as_deref().unwrap_or_default();
-        let row = format!("{:width$}  {mark:7}  {}  {remedy}", finding.queue, finding.detail);
-        row.trim_end().to_owned()
-    };
-    findings.iter().map(row).collect::<Vec<_>>().join("\n")
+    /// For people: a line for each object that is not well and each policy.
+    pub fn table(&self) -> String {
+        let names = self.findings.iter().map(|finding| finding.object.len());
+        let names = names.chain(self.policies.iter().map(|policy| policy.name.len() + 9));
+        let width = names.max().unwrap_or(0);
+        let mut text = format!("vhost `{}`\n", self.vhost);
+        // Writing to memory cannot fail.
+        for (at, Finding { object, problem, remedy }) in self.findings.iter().enumerate() {
+            let _ = writeln!(text, "{object:width$}  WRONG  {problem}");
+            // Once for all in a row of which it is true.
+            if self.findings.get(at + 1).is_none_or(|next| next.remedy != *remedy) {
+                let _ = writeln!(text, "{:width$}  to do: {remedy}", "");
+            }
+        }
+        if self.findings.is_empty() {
+            text.push_str("All exchanges and queues are as they should be.\n");
+        }
+        for policy in &self.policies {
+            let name = format!("policy `{}`", policy.name);
+            let _ = writeln!(text, "{name:width$}  {}", policy.did);
+        }
+        text.extend(self.note.iter().map(String::as_str));
+        text.trim_end().to_owned()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use excite_jobs::queue::memory::MemoryQueue;
-
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_missing_is_found_and_made() {
-        let queue = MemoryQueue::new();
-        let classes = ["default".to_owned(), "xl".to_owned()];
-        let before = check(&queue, &classes).await.unwrap();
-        assert!(before.len() == 6 && before.iter().all(|finding| !finding.ok), "{before:?}");
-        assert!(table(&before).contains("topology apply"));
-        apply(&queue, &classes).await.unwrap();
-        let after = check(&queue, &classes).await.unwrap();
-        assert!(after.iter().all(|finding| finding.ok), "{after:?}");
-        assert!(table(&after).contains("0 messages ready, 0 consumers"));
+    #[test]
+    fn a_report_says_what_is_wrong_what_to_do_and_what_was_not_done() {
+        let finding = Finding {
+            object: "queue `excite.v1.delay.10`".into(),
+            problem: "other arguments".into(),
+            remedy: "delete it".into(),
+        };
+        let mut report = Report {
+            vhost: "/".into(),
+            findings: vec![finding],
+            policies: Vec::new(),
+            note: Some(NO_POLICIES.into()),
+        };
+        let table = report.table();
+        for want in ["vhost `/`", "delay.10`  WRONG  other arguments", "to do: delete it"] {
+            assert!(table.contains(want), "{table}");
+        }
+        assert!(table.ends_with("prints.") && !report.is_well(), "{table}");
+        report.findings.clear();
+        assert!(report.table().contains("as they should be") && report.is_well());
     }
 }

@@ -73,6 +73,11 @@ impl RabbitQueue {
         topology::check(&*self.connection()?, self.0.common.target.vhost(), classes).await
     }
 
+    /// The part of the broker that the URL names.
+    pub fn vhost(&self) -> &str {
+        self.0.common.target.vhost()
+    }
+
     fn connection(&self) -> Result<Arc<Connection>, QueueError> {
         self.0.consuming.now().ok_or_else(|| self.0.common.unavailable())
     }

@@ -37,7 +37,7 @@ pub(in super::super) async fn check(
         let (problem, remedy) = match otherwise(&error, &object, vhost) {
             Some(otherwise) => otherwise,
             None if text.starts_with("NOT_FOUND") => {
-                let remedy = "start a dispatcher, which declares it, or import `definitions.json`";
+                let remedy = "run `excite-dispatcher topology apply`, or start a dispatcher: both declare it";
                 ("it is not there".to_owned(), remedy.to_owned())
             }
             None => (text.to_owned(), "let the user configure and read `^excite\\.`".to_owned()),
