@@ -66,3 +66,31 @@ impl Metrics {
         Ok(metrics)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use excite_service::described::{described, table};
+    use prometheus::core::Collector;
+
+    use super::*;
+
+    #[test]
+    fn the_page_of_metrics_has_them() {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        // Without `..`, so that none is forgotten.
+        let Metrics {
+            requests,
+            request_seconds,
+            accept_lines,
+            accept_bytes,
+            accepts,
+            scale_desired,
+        } = &metrics;
+        let all: [&dyn Collector; 6] =
+            [requests, request_seconds, accept_lines, accept_bytes, accepts, scale_desired];
+        let table = table(all.into_iter().flat_map(described).collect());
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains(&table), "put this into docs/metrics.md, the dispatcher's:\n{table}");
+    }
+}

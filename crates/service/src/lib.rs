@@ -3,6 +3,7 @@
 //! Not here: what a service does.
 
 pub mod config;
+pub mod described;
 pub mod health;
 pub mod ports;
 mod redact;

@@ -30,7 +30,7 @@ mod worker;
 mod examples;
 
 pub use config::{Config, Sections};
-pub use metrics::{Described, Metrics};
+pub use metrics::Metrics;
 pub use models::{ModelError, Models, ModelsOptions};
 pub use watch::{Stop, Watch};
 pub use worker::{Ports, Worker, WorkerError};

@@ -3,6 +3,7 @@
 //! Labels are bounded: no batch, job or worker is one. Not here: how they are served
 //! (`excite_service::health`).
 
+use excite_service::described::{Described, described};
 use prometheus::core::Collector;
 use prometheus::{
     CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -40,17 +41,6 @@ pub struct Metrics {
     pub last_job: Gauge,
 }
 
-/// A metric, for documents.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
-    /// Its name.
-    pub name: String,
-    /// What it counts.
-    pub help: String,
-    /// Names of its labels.
-    pub labels: Vec<String>,
-}
-
 /// From the bundled model on two cores to SDXL with refinement on a slow card.
 const JOB: &[f64] = &[0.5, 1., 2., 5., 10., 30., 60., 120., 300., 600., 1800.];
 const STAGE: &[f64] = &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 15., 60., 300., 1200.];
@@ -65,11 +55,7 @@ struct Maker {
 
 impl Maker {
     fn keep<C: Collector + Clone + 'static>(&mut self, metric: C) -> prometheus::Result<C> {
-        for desc in metric.desc() {
-            let labels = desc.variable_labels.clone();
-            let (name, help) = (desc.fq_name.clone(), desc.help.clone());
-            self.described.push(Described { name, help, labels });
-        }
+        self.described.extend(described(&metric));
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
@@ -276,6 +262,8 @@ impl Redelivery {
 
 #[cfg(test)]
 mod tests {
+    use excite_service::described::table;
+
     use super::*;
 
     #[test]
@@ -287,5 +275,13 @@ mod tests {
         }
         let names: Vec<&str> = metrics.described().iter().map(|d| d.name.as_str()).collect();
         assert!(names.contains(&"excite_jobs_total") && names.contains(&"excite_build_info"));
+    }
+
+    #[test]
+    fn the_page_of_metrics_has_them() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let table = table(Metrics::new("cpu").unwrap().described().to_vec());
+        assert!(page.contains(&table), "put this into docs/metrics.md, the worker's:\n{table}");
     }
 }

@@ -149,3 +149,63 @@ impl Registering<'_> {
         self.add(Gauge::with_opts(Self::opts(name, help))?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use excite_service::described::{described, table};
+    use prometheus::core::Collector;
+
+    use super::*;
+
+    #[test]
+    fn the_page_of_metrics_has_them() {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        // Without `..`, so that none is forgotten.
+        let Metrics {
+            published,
+            retries,
+            dead,
+            dead_jobs,
+            batches,
+            queue_jobs,
+            queue_oldest,
+            backlog,
+            drain,
+            canary_age,
+            canary_duration,
+            outcomes,
+            stale_outcomes,
+            unreadable,
+            mirror_errors,
+            leader,
+            epoch,
+            broker_connected,
+            broker_blocked,
+        } = &metrics;
+        let all: [&dyn Collector; 19] = [
+            published,
+            retries,
+            dead,
+            dead_jobs,
+            batches,
+            queue_jobs,
+            queue_oldest,
+            backlog,
+            drain,
+            canary_age,
+            canary_duration,
+            outcomes,
+            stale_outcomes,
+            unreadable,
+            mirror_errors,
+            leader,
+            epoch,
+            broker_connected,
+            broker_blocked,
+        ];
+        let table = table(all.into_iter().flat_map(described).collect());
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains(&table), "put this into docs/metrics.md, the leader's:\n{table}");
+    }
+}
