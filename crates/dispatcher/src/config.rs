@@ -161,4 +161,12 @@ mod tests {
             assert!(faults.iter().any(|fault| fault.contains(key)), "{key}: {faults:?}");
         }
     }
+
+    #[test]
+    fn the_page_of_settings_has_them() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let wrong = excite_service::described::wrong_settings::<Config>(&page);
+        assert!(wrong.is_empty(), "docs/operations.md {}", wrong.join("\ndocs/operations.md "));
+    }
 }

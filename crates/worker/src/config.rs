@@ -176,4 +176,12 @@ mod tests {
             assert!(told.contains(key), "{told}");
         }
     }
+
+    #[test]
+    fn the_page_of_settings_has_them() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let wrong = excite_service::described::wrong_settings::<Sections>(&page);
+        assert!(wrong.is_empty(), "docs/operations.md {}", wrong.join("\ndocs/operations.md "));
+    }
 }
