@@ -11,6 +11,7 @@ mod body;
 mod check;
 mod commit;
 mod error;
+mod memo;
 mod options;
 mod orphans;
 mod records;
@@ -34,6 +35,7 @@ use tokio::sync::{Semaphore, mpsc};
 use self::body::{Counted, Piece, Pieces};
 use self::check::{CheckFault, Checked, FullPart, Terms, check};
 use self::commit::{Claim, commit};
+use self::memo::Memo;
 use self::options::Options;
 use self::orphans::Orphans;
 use crate::estimates::EstimatesCache;
@@ -140,8 +142,12 @@ impl Accept {
             parts: Vec::new(),
         };
         let facts = ModelFacts { name: card.full_name(), ..card.facts.clone() };
-        let terms =
-            Terms { facts, defaults: options.defaults.clone(), tokenizer: self.tokenizer.clone() };
+        let terms = Terms {
+            facts,
+            defaults: options.defaults.clone(),
+            tokenizer: self.tokenizer.clone(),
+            memo: Memo::default(),
+        };
         let checked = upload.read(terms, &submission, body).await?;
         self.metrics.accept_lines.inc_by(checked.lines);
         self.metrics.accept_bytes.inc_by(checked.bytes);

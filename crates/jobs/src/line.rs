@@ -66,7 +66,7 @@ pub const FIELDS: &[&str] = &[
 ];
 
 /// A subject as a person names it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(untagged)]
 pub enum SubjectRequest {
     /// `cat`, `cat#2` (the second one), `teddy bear`, or `#5` (the token at position 5).
@@ -90,6 +90,13 @@ impl Line {
         if text.len() > LINE_BYTES_MAX {
             return Err(LineError::TooLong { bytes: text.len(), max: LINE_BYTES_MAX });
         }
+        // Nearly every line is well, and read in one go; what is wrong is looked for only then. An
+        // array would be taken for the fields in their order.
+        if text.trim_ascii_start().starts_with('{')
+            && let Ok(line) = serde_json::from_str(text)
+        {
+            return Ok(line);
+        }
         let object: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| LineError::Json(e.to_string()))?;
         if let Some(field) = object.keys().find(|field| !FIELDS.contains(&field.as_str())) {
@@ -108,6 +115,40 @@ impl Line {
         }
         serde_path_to_error::deserialize(Value::Object(object))
             .map_err(|e| LineError::from_path("", &e))
+    }
+
+    /// Whether the images of both lines differ in their seeds at most. What jobs are called does
+    /// not matter either.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        // Without a rest pattern, so that a new field is not forgotten.
+        let Self {
+            prompt,
+            negative_prompt,
+            subjects,
+            seed: _,
+            seeds: _,
+            noise,
+            width,
+            height,
+            steps,
+            guidance_scale,
+            scheduler,
+            method,
+            method_params,
+            custom_id: _,
+            labels: _,
+        } = self;
+        *prompt == other.prompt
+            && *negative_prompt == other.negative_prompt
+            && *subjects == other.subjects
+            && *noise == other.noise
+            && *width == other.width
+            && *height == other.height
+            && *steps == other.steps
+            && *guidance_scale == other.guidance_scale
+            && *scheduler == other.scheduler
+            && *method == other.method
+            && *method_params == other.method_params
     }
 
     /// This line, and `defaults` where it says nothing.

@@ -174,6 +174,9 @@ impl AttendAndExcite {
         if prompt_only {
             params.tokens = TokenRange::Prompt;
         }
+        if options.is_empty() {
+            return Ok(params);
+        }
         let broken = |e: serde_json::Error| LineError::Value {
             field: "method_params".into(),
             message: e.to_string(),

@@ -152,7 +152,9 @@ impl Line {
         check_text("negative_prompt", &negative_prompt)?;
         let mut warnings = Vec::new();
         let encoding = encode(tokenizer, "prompt", &prompt, &mut warnings)?;
-        encode(tokenizer, "negative_prompt", &negative_prompt, &mut warnings)?;
+        if !negative_prompt.is_empty() {
+            encode(tokenizer, "negative_prompt", &negative_prompt, &mut warnings)?;
+        }
         let (subjects, found) = match &self.subjects {
             Some(requests) => (named_subjects(&encoding, requests)?, Vec::new()),
             None => {
@@ -182,11 +184,30 @@ impl Line {
             model: facts.name.clone(),
             engine: ENGINE,
         };
+        let (custom_id, labels) = self.names()?;
+        Ok(Resolved { first, seeds, custom_id, labels, found, warnings })
+    }
+
+    /// What [`Line::resolve`] gives, from what it gave for a line that [is alike](Line::is_alike):
+    /// no word is looked at again.
+    ///
+    /// # Errors
+    /// If seeds, custom id or labels are wrong.
+    pub fn resolve_as(&self, alike: &Resolved) -> Result<Resolved, LineError> {
+        let seeds = self.seeds()?;
+        let seed = seeds.iter().next().unwrap_or_default();
+        let (custom_id, labels) = self.names()?;
+        let first = Spec { seed, ..alike.first.clone() };
+        let (found, warnings) = (alike.found.clone(), alike.warnings.clone());
+        Ok(Resolved { first, seeds, custom_id, labels, found, warnings })
+    }
+
+    /// Custom id and labels, checked.
+    fn names(&self) -> Result<(Option<String>, BTreeMap<String, String>), LineError> {
         check_custom_id(self.custom_id.as_deref())?;
         let labels = self.labels.clone().unwrap_or_default();
         check_labels(&labels)?;
-        let custom_id = self.custom_id.clone();
-        Ok(Resolved { first, seeds, custom_id, labels, found, warnings })
+        Ok((self.custom_id.clone(), labels))
     }
 
     fn method(

@@ -1,5 +1,6 @@
 //! Whether a prompt is English, as far as one can tell from a few words.
 
+use crate::lexicon;
 use crate::tokenizer::Word;
 use crate::words::{List, Reading, Role};
 
@@ -24,7 +25,11 @@ pub(crate) fn is_foreign(words: &[Word]) -> bool {
     let english = count(&|word| List::English.has(word));
     let foreign = count(&|word| List::Foreign.has(word));
     let unknown = count(&|word| {
-        !List::Foreign.has(word) && Reading::of(word).role == Role::Unknown || !word.is_ascii()
+        // The lexicon is asked first: it has nearly all words, and reading them takes long.
+        let known = List::Foreign.has(word)
+            || lexicon::has(word)
+            || Reading::of(word).role != Role::Unknown;
+        !known || !word.is_ascii()
     });
     let rest = foreign + unknown;
     // One such word may be of a name: "Los Angeles".

@@ -229,6 +229,11 @@ pub(crate) fn sounds_like_adjective(word: &str) -> bool {
     ends(word, ADJECTIVE)
 }
 
+/// Whether the lexicon has the word as it is: then [`look_up`] finds it.
+pub(crate) fn has(word: &str) -> bool {
+    LEXICON.words.contains_key(word)
+}
+
 /// What a lower-case word can be, in any of its forms; none if it is not known.
 pub(crate) fn look_up(word: &str) -> Option<Entry> {
     LEXICON.look_up(word)

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::body::{BodyFault, Counted};
+use super::memo::Memo;
 use super::records::{Columns, Format, Record, RecordFault, Records, refusal};
 
 /// Lines that are checked side by side.
@@ -34,6 +35,7 @@ pub(super) struct Terms {
     pub(super) facts: ModelFacts,
     pub(super) defaults: Line,
     pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) memo: Memo,
 }
 
 /// A full part, without its key.
@@ -265,7 +267,9 @@ impl Terms {
         columns: &Columns,
     ) -> Result<Resolved, LineRefusal> {
         let line = record.parse(format, columns)?.or(&self.defaults);
-        line.resolve(&self.facts, &self.tokenizer).map_err(|e| refusal(record.number, &e))
+        let resolve = |line: &Line| line.resolve(&self.facts, &self.tokenizer);
+        let resolved = self.memo.resolve(line, record.bytes(), resolve);
+        resolved.map_err(|e| refusal(record.number, &e))
     }
 }
 
