@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use bytes::Bytes;
 use excite_jobs::api::{DeadGroup, DeadList, ReplayRequest, Replayed};
 use excite_jobs::queue::{Message, QueueName};
+use excite_jobs::store::Condition;
 use excite_jobs::{
     Batch, BatchId, Control, DeadReason, State as JobState, Summary, Tally, keys, limits,
 };
@@ -79,6 +81,13 @@ pub(super) async fn replay(
     };
     let dead = app.dead(&batch).await?;
     let indices: Vec<u32> = dead.iter().filter(|d| wanted(d)).map(|d| d.index).collect();
+    if !indices.is_empty() {
+        // It is not finished from now on, so that whoever watches waits; in this order, so that
+        // a leader finds it should this process die here.
+        let store = &app.ports.store;
+        store.put(&keys::active(id), Bytes::new(), Condition::Always).await?;
+        store.delete(&[keys::summary(id)]).await?;
+    }
     for indices in indices.chunks(limits::REPLAY_INDICES_MAX) {
         let control = Control::Replay { batch: id, indices: indices.to_vec() };
         let message = Message {

@@ -137,9 +137,9 @@ impl Leader {
             let forgotten = self.ports.progress.forget(id).await;
             self.told(forgotten);
         }
-        if self.cancelled.remove(&id).is_some() && self.mirroring.is_over() {
-            let set = self.ports.progress.set_cancelled(id, false).await;
-            self.told(set);
+        // Jobs of it may still be in the broker: whoever gets them must not make them.
+        if self.cancelled.contains_key(&id) {
+            self.announce_cancelled(id).await;
         }
     }
 
