@@ -37,7 +37,8 @@ async fn when_the_leading_dispatcher_is_killed_the_other_goes_on() {
     };
     leads(&leader).await;
     let other = cluster.dispatcher().await.unwrap();
-    let _worker = cluster.worker(&[]).await.unwrap();
+    // What it makes does not matter here.
+    let _worker = cluster.worker(&["--pipeline", "empty"]).await.unwrap();
     // More than the express lane takes, so that most of it is still to be fed.
     let view = cluster.submit(&leader, "", &lines(150, 1)).await.unwrap();
     let begun = |v: &_| count(v, State::Succeeded) > 0;
