@@ -221,7 +221,9 @@ pub(crate) fn es(stem: &str) -> Option<&str> {
 }
 
 fn ends(word: &str, endings: &str) -> bool {
-    endings.split(' ').any(|end| word.strip_suffix(end).is_some_and(|stem| stem.len() > 2))
+    // No ending is shorter than two letters.
+    word.len() > 4
+        && endings.split(' ').any(|end| word.strip_suffix(end).is_some_and(|stem| stem.len() > 2))
 }
 
 /// Whether the word ends as adjectives do.
