@@ -24,22 +24,17 @@ pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
     step("clippy", "cargo clippy --workspace --all-targets -- -D warnings", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
-    // Tests start programs of other crates, which cargo does not build for them.
-    let programs = "cargo build --workspace --bins && cargo test --workspace";
-    step("tests", programs, || {
-        cargo(&["build", "--workspace", "--bins"])?;
-        cargo(&["test", "--workspace"])
-    })?;
+    // Tests start programs of other crates. All of these have tests of their own, so cargo builds
+    // them before any test runs; `cargo build` would compile everything a second time, because
+    // dependencies have other features there.
+    step("tests", "cargo test --workspace", || cargo(&["test", "--workspace"]))?;
     step("documentation", r#"RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps"#, || {
         let mut doc = project.cargo(&["doc", "--workspace", "--no-deps"]);
         project::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tidy", "cargo xtask tidy", || tidy::run(project))?;
     if all {
-        let programs =
-            "cargo build --workspace --bins --release && cargo test --workspace --release";
-        step("tests, release", programs, || {
-            cargo(&["build", "--workspace", "--bins", "--release"])?;
+        step("tests, release", "cargo test --workspace --release", || {
             cargo(&["test", "--workspace", "--release"])
         })?;
         golden(project)?;
