@@ -63,6 +63,14 @@ impl RedisMirror {
     /// # Errors
     /// If the URL or the certificates cannot be read.
     pub fn connect(options: RedisOptions) -> Result<Self, ProgressError> {
+        // The client takes a text without any certificate for one, and then trusts nobody.
+        let certificate = |pem: &Vec<u8>| {
+            let begin = b"-----BEGIN CERTIFICATE-----";
+            pem.windows(begin.len()).any(|window| window == begin)
+        };
+        if options.ca_pem.as_ref().is_some_and(|pem| !certificate(pem)) {
+            return Err(ProgressError("there is no certificate (PEM) among those to trust".into()));
+        }
         let failed = |error: redis::RedisError| {
             ProgressError(format!("the URL or the certificates cannot be used: {error}"))
         };
