@@ -77,27 +77,9 @@ makes only what is missing.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 some images failed, 130 interrupted.";
 
-/// Make images from prompts
+/// What an image is, beside its prompt and seed
 #[derive(Debug, Args)]
-#[command(after_help = GENERATE_EXAMPLES)]
-pub(crate) struct GenerateArgs {
-    /// What the image shows; several prompts make several images
-    #[arg(value_name = "PROMPT")]
-    pub(crate) prompts: Vec<String>,
-
-    /// A file of prompts, one a line, or of jobs (.jsonl); `-` reads standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-
-    /// A model: a name that `excite model list` shows, a folder in diffusers layout, or a
-    /// .safetensors file in the original layout
-    #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
-    pub(crate) model: String,
-
-    /// Seeds, one image each: `0..4` (0 to 3), `0..=3` or `1,5,9` [default: 0]
-    #[arg(long, value_name = "SEEDS")]
-    pub(crate) seeds: Option<String>,
-
+pub(crate) struct ImageArgs {
     /// Denoising steps [default: 50]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u32>,
@@ -130,6 +112,31 @@ pub(crate) struct GenerateArgs {
     /// What to steer away from
     #[arg(long, value_name = "TEXT")]
     pub(crate) negative_prompt: Option<String>,
+}
+
+/// Make images from prompts
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE_EXAMPLES)]
+pub(crate) struct GenerateArgs {
+    /// What the image shows; several prompts make several images
+    #[arg(value_name = "PROMPT")]
+    pub(crate) prompts: Vec<String>,
+
+    /// A file of prompts, one a line, or of jobs (.jsonl); `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// A model: a name that `excite model list` shows, a folder in diffusers layout, or a
+    /// .safetensors file in the original layout
+    #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
+    pub(crate) model: String,
+
+    /// Seeds, one image each: `0..4` (0 to 3), `0..=3` or `1,5,9` [default: 0]
+    #[arg(long, value_name = "SEEDS")]
+    pub(crate) seeds: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
 
     /// Words that must appear: `cat,frog`, `cat#2` for the second cat, `#5` for the token at
     /// position 5 [default: found in the prompt]
@@ -172,21 +179,22 @@ pub(crate) struct GenerateArgs {
 impl GenerateArgs {
     /// The options as a line that fills in what lines leave out.
     pub(crate) fn defaults(&self) -> Line {
+        let image = &self.image;
         Line {
-            negative_prompt: self.negative_prompt.clone(),
+            negative_prompt: image.negative_prompt.clone(),
             subjects: self
                 .subjects
                 .clone()
                 .map(|words| words.into_iter().map(SubjectRequest::Word).collect()),
             seeds: self.seeds.clone(),
-            width: self.size.map(|(width, _)| width),
-            height: self.size.map(|(_, height)| height),
-            steps: self.steps,
-            guidance_scale: self.guidance_scale,
-            scheduler: self.scheduler,
-            noise: self.noise,
-            method: self.method,
-            method_params: self.method_params.clone().map(|JsonObject(map)| map),
+            width: image.size.map(|(width, _)| width),
+            height: image.size.map(|(_, height)| height),
+            steps: image.steps,
+            guidance_scale: image.guidance_scale,
+            scheduler: image.scheduler,
+            noise: image.noise,
+            method: image.method,
+            method_params: image.method_params.clone().map(|JsonObject(map)| map),
             ..Line::default()
         }
     }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use excite_jobs::api::BatchOptions;
-use excite_jobs::{Lane, MethodName, Noise, SchedulerName, Seeds, limits};
+use excite_jobs::{Lane, Seeds, limits};
 use serde_json::{Map, Value};
 
-use super::{JsonObject, ServerArgs, json_object};
+use super::{JsonObject, ServerArgs};
 
 const SUBMIT_EXAMPLES: &str = "\
 Examples:
@@ -50,46 +50,16 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "SEEDS", value_parser = seeds)]
     pub(crate) seeds: Option<String>,
 
-    /// Denoising steps [default: 50]
-    #[arg(long, value_name = "N")]
-    pub(crate) steps: Option<u32>,
-
-    /// Pixels, as 128 or 128x192 (width x height) [default: the model's]
-    #[arg(long, value_name = "SIZE", value_parser = super::size, conflicts_with_all = ["width", "height"])]
-    pub(crate) size: Option<(u32, u32)>,
+    #[command(flatten)]
+    pub(crate) image: super::ImageArgs,
 
     /// Pixels [default: the model's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "size")]
     pub(crate) width: Option<u32>,
 
     /// Pixels [default: the model's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "size")]
     pub(crate) height: Option<u32>,
-
-    /// Weight of classifier-free guidance; 1 is off [default: 7.5]
-    #[arg(long, value_name = "X")]
-    pub(crate) guidance_scale: Option<f64>,
-
-    /// What is done for the subjects: attend_and_excite or none [default: attend_and_excite]
-    #[arg(long, value_name = "METHOD")]
-    pub(crate) method: Option<MethodName>,
-
-    /// Options of the method as JSON, e.g. '{"preset": "paper"}'
-    #[arg(long, value_name = "JSON", value_parser = json_object)]
-    pub(crate) method_params: Option<JsonObject>,
-
-    /// pndm, ddim, euler, euler_karras, euler_ancestral, dpmpp_2m or dpmpp_2m_karras
-    /// [default: the model's]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) scheduler: Option<SchedulerName>,
-
-    /// Which generator draws the noise: torch_cpu, or philox as on a GPU [default: torch_cpu]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) noise: Option<Noise>,
-
-    /// What to steer away from
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) negative_prompt: Option<String>,
 
     /// express goes in front of bulk [default: express up to 100 jobs]
     #[arg(long, value_name = "LANE")]
@@ -161,21 +131,22 @@ impl SubmitArgs {
 
     /// What lines leave out, with the names that lines have.
     fn defaults(&self) -> Map<String, Value> {
-        let (width, height) = match self.size {
+        let image = &self.image;
+        let (width, height) = match image.size {
             Some((width, height)) => (Some(width), Some(height)),
             None => (self.width, self.height),
         };
         let fields = [
-            ("negative_prompt", self.negative_prompt.clone().map(Value::from)),
+            ("negative_prompt", image.negative_prompt.clone().map(Value::from)),
             ("seeds", self.seeds.clone().map(Value::from)),
-            ("noise", self.noise.map(|noise| noise.as_str().into())),
+            ("noise", image.noise.map(|noise| noise.as_str().into())),
             ("width", width.map(Value::from)),
             ("height", height.map(Value::from)),
-            ("steps", self.steps.map(Value::from)),
-            ("guidance_scale", self.guidance_scale.map(Value::from)),
-            ("scheduler", self.scheduler.map(|scheduler| scheduler.as_str().into())),
-            ("method", self.method.map(|method| method.as_str().into())),
-            ("method_params", self.method_params.clone().map(|JsonObject(map)| map.into())),
+            ("steps", image.steps.map(Value::from)),
+            ("guidance_scale", image.guidance_scale.map(Value::from)),
+            ("scheduler", image.scheduler.map(|scheduler| scheduler.as_str().into())),
+            ("method", image.method.map(|method| method.as_str().into())),
+            ("method_params", image.method_params.clone().map(|JsonObject(map)| map.into())),
         ];
         let named = |(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?));
         fields.into_iter().filter_map(named).collect()
@@ -203,7 +174,7 @@ fn within(text: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, Strin
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use excite_jobs::Line;
+    use excite_jobs::{Line, MethodName, Noise, SchedulerName};
 
     use super::*;
     use crate::args::{Cli, Command};
