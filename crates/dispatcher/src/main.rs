@@ -1,6 +1,5 @@
 //! `excite-dispatcher`: flags, configuration, logs, signals; the work is the library's.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,15 +18,13 @@ use excite_jobs::queue::Queue;
 use excite_jobs::queue::rabbit::{self, RabbitQueue};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
-use excite_service::{ports, telemetry};
+use excite_service::{ports, process};
 use prometheus::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-/// Wrong flags or configuration.
-const USAGE: u8 = 2;
 /// What still runs on the runtime's threads when the dispatcher ends may take so long.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
@@ -117,40 +114,18 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let loaded = match load(&args) {
         Ok(loaded) => loaded,
-        Err(faults) => {
-            for fault in faults {
-                say(&mut std::io::stderr(), &format!("error: {fault}"));
-            }
-            return ExitCode::from(USAGE);
-        }
+        Err(faults) => return process::refuse(&faults),
     };
     if args.print_config {
-        say(&mut std::io::stdout(), &loaded.describe());
-        return ExitCode::SUCCESS;
+        return process::print_config(&loaded);
     }
-    if let Err(fault) = telemetry::init(&loaded.config.log) {
-        say(&mut std::io::stderr(), &format!("error: {fault}"));
-        return ExitCode::from(USAGE);
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "the dispatcher cannot start");
-            return ExitCode::FAILURE;
+    let service = async {
+        match args.command {
+            None | Some(Command::Run) => run(&loaded.config).await,
+            Some(Command::Topology { what }) => look(&loaded.config, &what).await,
         }
     };
-    let ended = match args.command {
-        None | Some(Command::Run) => runtime.block_on(run(&loaded.config)),
-        Some(Command::Topology { what }) => runtime.block_on(look(&loaded.config, &what)),
-    };
-    runtime.shutdown_timeout(LAST_TASKS);
-    match ended {
-        Ok(code) => code,
-        Err(error) => {
-            error!(error = format!("{error:#}"), "the dispatcher ended");
-            ExitCode::FAILURE
-        }
-    }
+    process::run("dispatcher", &loaded.config.log, LAST_TASKS, service)
 }
 
 fn load(args: &Args) -> Result<Loaded<Config>, Vec<String>> {
@@ -161,11 +136,6 @@ fn load(args: &Args) -> Result<Loaded<Config>, Vec<String>> {
         faults if faults.is_empty() => Ok(loaded),
         faults => Err(faults),
     }
-}
-
-fn say(to: &mut impl Write, text: &str) {
-    // Nobody reads it: there is no place left to say so.
-    let _ = writeln!(to, "{text}");
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Ports> {
@@ -245,7 +215,7 @@ async fn look(config: &Config, what: &Topology) -> anyhow::Result<ExitCode> {
     // Also after a fault: connections that are just dropped end with noise.
     queue.close().await;
     let (text, well) = looked?;
-    say(&mut std::io::stdout(), &text);
+    process::say(&text);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -6,6 +6,7 @@ pub mod config;
 pub mod described;
 pub mod health;
 pub mod ports;
+pub mod process;
 mod redact;
 pub mod signals;
 pub mod telemetry;

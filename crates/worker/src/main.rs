@@ -1,6 +1,5 @@
 //! `excite-worker`: flags, configuration, logs, probes, signals; the work is the library's.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,16 +10,14 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
-use excite_service::{health, ports, telemetry};
+use excite_service::{health, ports, process};
 use excite_worker::pipeline::{Empty, Guided, Pipeline};
 use excite_worker::{Config, Metrics, Models, ModelsOptions, Ports, Sections, Worker};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-/// Wrong flags or configuration.
-const USAGE: u8 = 2;
 /// What still runs on the runtime's threads when the worker ends may take so long.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
@@ -97,37 +94,13 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let (loaded, config) = match load(&args) {
         Ok(loaded) => loaded,
-        Err(faults) => {
-            for fault in faults {
-                say(&mut std::io::stderr(), &format!("error: {fault}"));
-            }
-            return ExitCode::from(USAGE);
-        }
+        Err(faults) => return process::refuse(&faults),
     };
     if args.print_config {
-        say(&mut std::io::stdout(), &loaded.describe());
-        return ExitCode::SUCCESS;
+        return process::print_config(&loaded);
     }
-    if let Err(fault) = telemetry::init(&loaded.config.log) {
-        say(&mut std::io::stderr(), &format!("error: {fault}"));
-        return ExitCode::from(USAGE);
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "the worker cannot start");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(run(&args, &loaded.config, config));
-    runtime.shutdown_timeout(LAST_TASKS);
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(error = format!("{error:#}"), "the worker ended");
-            ExitCode::FAILURE
-        }
-    }
+    let service = async { run(&args, &loaded.config, config).await.map(|()| ExitCode::SUCCESS) };
+    process::run("worker", &loaded.config.log, LAST_TASKS, service)
 }
 
 fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
@@ -139,11 +112,6 @@ fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
         config::load(args.config.as_deref(), &flags).map_err(|error| error.0)?;
     let config = loaded.config.worker.clone().settle()?;
     Ok((loaded, config))
-}
-
-fn say(to: &mut impl Write, text: &str) {
-    // Nobody reads it: there is no place left to say so.
-    let _ = writeln!(to, "{text}");
 }
 
 async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result<()> {
