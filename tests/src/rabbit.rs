@@ -250,6 +250,17 @@ impl Rabbit {
         Ok(self.url_as(name, password, vhost))
     }
 
+    /// Sets a policy for the queues of a vhost whose names match.
+    pub async fn policy(
+        &self,
+        vhost: &str,
+        name: &str,
+        pattern: &str,
+        definition: &serde_json::Value,
+    ) -> Result<()> {
+        self.api.policy(vhost, name, pattern, definition).await
+    }
+
     /// The queues of a vhost, with their messages as of 0.2 s ago and their consumers as of 1 s
     /// ago: wait for a number with [`eventually`].
     pub async fn queues(&self, vhost: &str) -> Result<Vec<Queue>> {

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use excite_jobs::Lane;
 use excite_jobs::conformance::queue as conformance;
-use excite_jobs::queue::rabbit::{RabbitOptions, RabbitQueue};
+use excite_jobs::queue::rabbit::topology::policies;
+use excite_jobs::queue::rabbit::{Policy, RabbitOptions, RabbitQueue};
 use excite_jobs::queue::{Acked, Consumer, Delivery, Message, Queue, QueueError, QueueName};
 use excite_tests::{Certs, Rabbit, eventually};
 use futures::{StreamExt, stream};
@@ -87,7 +88,13 @@ async fn rabbitmq_does_what_a_queue_must_do() {
     let count = AtomicUsize::new(0);
     let make = async || {
         let name = format!("v{}", count.fetch_add(1, Ordering::Relaxed));
-        Vhost { rabbit: &rabbit, url: rabbit.vhost(&name).await.unwrap() }
+        let url = rabbit.vhost(&name).await.unwrap();
+        // As operators set them: without a delivery limit, what is given back goes to the end.
+        for policy in policies(3) {
+            let Policy { name: of, pattern, definition } = policy;
+            rabbit.policy(&name, &of, &pattern, &definition).await.unwrap();
+        }
+        Vhost { rabbit: &rabbit, url }
     };
     conformance::all(&make).await;
 }

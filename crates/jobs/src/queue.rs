@@ -194,7 +194,8 @@ impl fmt::Debug for Consumer {
 pub struct Depth {
     /// Messages that nobody has.
     pub ready: u64,
-    /// Consumers.
+    /// Consumers that receive: of [`QueueName::Control`] one, however many wait. One that was dropped
+    /// may count until all that it took is acknowledged.
     pub consumers: u64,
 }
 

@@ -68,6 +68,18 @@ impl Api {
         self.ask(Method::PUT, &path, Some(permissions)).await.map(drop)
     }
 
+    pub(super) async fn policy(
+        &self,
+        vhost: &str,
+        name: &str,
+        pattern: &str,
+        definition: &Value,
+    ) -> Result<()> {
+        let path = format!("policies/{}/{}", encode(vhost), encode(name));
+        let policy = json!({ "pattern": pattern, "definition": definition, "apply-to": "queues" });
+        self.ask(Method::PUT, &path, Some(policy)).await.map(drop)
+    }
+
     pub(super) async fn queues(&self, vhost: &str) -> Result<Vec<Queue>> {
         // Of a new queue and after a start the node has no numbers yet, which is not zero.
         eventually(ANSWER_LIMIT, "the numbers of queues", async || self.try_queues(vhost).await)

@@ -97,8 +97,9 @@ impl Broker {
 
     pub(super) fn depth(&self, key: &str) -> Option<Depth> {
         let queue = self.queues.get(key).filter(|queue| queue.declared)?;
-        let [ready, consumers] =
-            [queue.ready.len(), queue.subscriptions.len()].map(|number| number as u64);
+        let receiving = if key == keys::control_queue() { 1 } else { usize::MAX };
+        let consumers = queue.subscriptions.len().min(receiving);
+        let [ready, consumers] = [queue.ready.len(), consumers].map(|number| number as u64);
         Some(Depth { ready, consumers })
     }
 
