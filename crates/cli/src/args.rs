@@ -7,11 +7,13 @@ mod submit;
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use excite_jobs::{Line, MethodName, Noise, SchedulerName, SubjectRequest};
 use serde_json::{Map, Value};
 
 use crate::models::BUNDLED;
+use crate::parity::golden;
 pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
 pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
@@ -320,6 +322,7 @@ pub(crate) enum Precision {
 const PARITY_EXAMPLES: &str = "\
 Examples:
   excite parity                          # the bundled model replays seven runs of diffusers
+  excite parity --case guided_pndm       # one of them
   excite parity stable-diffusion-v1-4    # the 25 published losses beside ours
 
 Exit status: 0 if the numbers agree or there are none to compare with, 1 if they differ.";
@@ -331,6 +334,10 @@ pub(crate) struct ParityArgs {
     /// A name that `excite model list` shows, a folder, or a .safetensors file
     #[arg(value_name = "MODEL", default_value = BUNDLED)]
     pub(crate) model: String,
+
+    /// Only this run of the bundled model; can be given several times
+    #[arg(long = "case", value_name = "NAME", value_parser = PossibleValuesParser::new(golden::NAMES))]
+    pub(crate) cases: Vec<String>,
 
     /// Print one JSON object a line instead of a table
     #[arg(long)]

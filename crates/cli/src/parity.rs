@@ -3,7 +3,7 @@
 //! Every tensor is checked at loading. The bundled model then replays `golden/`, runs of diffusers;
 //! Stable Diffusion 1.x the losses that were published for SD 1.4.
 
-mod golden;
+pub(crate) mod golden;
 mod published;
 
 use std::sync::atomic::AtomicBool;
@@ -34,8 +34,12 @@ pub(crate) fn run(
     let bundled = models::find(BUNDLED)?;
     let same = model.name() == Model::load(&bundled)?.name();
     let published = model.family() == "SD 1.x" && model.facts().width == PUBLISHED_SIDE;
+    if !same && !args.cases.is_empty() {
+        let message = format!("`--case` names runs of the bundled model, not of `{}`", args.model);
+        return Err(Fault::usage("case", message, "Leave `--case` out."));
+    }
     let verdict = if same {
-        golden::replay(&model, printer, interrupted)?
+        golden::replay(&model, &args.cases, printer, interrupted)?
     } else if published {
         published::replay(&model, printer, interrupted)?
     } else {

@@ -15,7 +15,7 @@ use crate::printer::Printer;
 
 macro_rules! cases {
     ($($name:literal),+ $(,)?) => {
-        &[$((
+        [$((
             $name,
             include_bytes!(concat!(
                 env!("CARGO_MANIFEST_DIR"), "/../../golden/", $name, ".safetensors"
@@ -24,7 +24,8 @@ macro_rules! cases {
     };
 }
 
-const CASES: &[(&str, &[u8])] = cases!(
+/// Their names and files.
+const CASES: [(&str, &[u8]); 7] = cases!(
     "plain_pndm",
     "plain_ddim",
     "guided_pndm",
@@ -33,6 +34,16 @@ const CASES: &[(&str, &[u8])] = cases!(
     "guided_short",
     "guided_refined",
 );
+/// What `--case` takes.
+pub(crate) const NAMES: [&str; CASES.len()] = {
+    let mut names = [""; CASES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = CASES[i].0;
+        i += 1;
+    }
+    names
+};
 /// Says how far each case moves when its noise moves by a millionth.
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/README.md"));
 /// Largest difference of latents and pixels on another machine, where a case is not sensitive.
@@ -73,13 +84,16 @@ impl Compared {
 
 pub(super) fn replay(
     model: &Model,
+    wanted: &[String],
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<Verdict, Fault> {
-    let bar = printer.bar(CASES.len() as u64);
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let cases: Vec<_> = CASES.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    let bar = printer.bar(cases.len() as u64);
     printer.result("case                 refinements  latents (allowed)   image (allowed)");
     let mut wrong = Vec::new();
-    for (name, bytes) in CASES {
+    for (name, bytes) in &cases {
         bar.set_message(*name);
         let golden =
             Golden::read(bytes).map_err(|message| Fault::bug(&format!("{name}: {message}")))?;
@@ -106,8 +120,8 @@ pub(super) fn replay(
     }
     bar.finish_and_clear();
     let why = match wrong.as_slice() {
-        [] => format!("{} runs of diffusers came out the same", CASES.len()),
-        wrong => format!("{} of {} runs: {}", wrong.len(), CASES.len(), wrong.join(", ")),
+        [] => format!("{} runs of diffusers came out the same", cases.len()),
+        wrong => format!("{} of {} runs: {}", wrong.len(), cases.len(), wrong.join(", ")),
     };
     Ok(Verdict { agrees: Some(wrong.is_empty()), why })
 }
