@@ -173,6 +173,8 @@ async fn a_queue_that_is_there_otherwise_is_named_with_argument_and_remedy() {
     for word in ["excite.v1.delay.5s", "x-", "--if-empty", "prefix"] {
         assert!(text.contains(word), "{text}");
     }
+    let left = queue.check(&classes).await.unwrap();
+    assert_eq!(left.len(), 1, "all others were declared: {left:#?}");
     let delete = channel.queue_delete("excite.v1.delay.5s".into(), Default::default());
     delete.await.unwrap();
     queue.declare(&classes).await.unwrap();

@@ -18,7 +18,7 @@ use excite_jobs::queue::Queue;
 use excite_jobs::queue::rabbit::{self, RabbitQueue};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
-use excite_service::{ports, process};
+use excite_service::{ports, process, usable};
 use prometheus::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -165,7 +165,7 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let serving = tokio::spawn(serving);
     let sweeping = tokio::spawn(sweeper(ports.clone(), stop.clone()));
     let config = lead_config(&dispatcher);
-    let mut leading = tokio::spawn(lead::lead(ports.clone(), config, lead_metrics, stop.clone()));
+    let mut leading = tokio::spawn(leading(ports.clone(), config, lead_metrics, stop.clone()));
     let led = tokio::select! {
         led = &mut leading => Some(led),
         signal = signals.next() => {
@@ -191,8 +191,22 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    led.context("leading")?.context("the queues cannot be used")?;
+    led.context("leading")??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Leads once the store can be used; requests are answered meanwhile, if only with the reason.
+async fn leading(
+    ports: Ports,
+    config: LeadConfig,
+    metrics: Arc<lead::Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        usable = usable(&*ports.store, &config.name, |_| ()) => usable?,
+    }
+    lead::lead(ports, config, metrics, stop).await.context("the queues cannot be used")
 }
 
 fn lead_config(dispatcher: &excite_dispatcher::config::Dispatcher) -> LeadConfig {

@@ -10,5 +10,7 @@ pub mod process;
 mod redact;
 pub mod signals;
 pub mod telemetry;
+mod usable;
 
 pub use redact::redacted;
+pub use usable::usable;

@@ -19,7 +19,7 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) fn new() -> Self {
         let status = Self { state: AtomicU8::new(0), why: Mutex::default() };
-        status.set(WorkerState::Starting, "it tests itself");
+        status.set(WorkerState::Starting, "it tries the store");
         status
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use excite_jobs::progress::{Progress, WorkerState};
 use excite_jobs::queue::{Acker, Delivery, Queue};
-use excite_jobs::store::Store;
+use excite_jobs::store::{Store, StoreError};
+use excite_service::usable;
 use excite_jobs::{Class, Failure, Job, JobId, MessageError, Outcome, OutcomeKind};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -55,6 +56,9 @@ pub enum WorkerError {
     /// It cannot paint.
     #[error("the self-test failed: {0}; check the machine, and the program's files")]
     SelfTest(String),
+    /// The store would lose images, whatever is tried.
+    #[error(transparent)]
+    Store(StoreError),
     /// A run stopped moving, and a thread cannot be ended from outside.
     #[error("nothing moved for {} s; the process must be started anew", .0.as_secs())]
     Stuck(Duration),
@@ -211,6 +215,16 @@ impl Worker {
     /// Whether the worker is to work; not if it was stopped meanwhile.
     async fn start(&self, stop: &CancellationToken) -> Result<bool, WorkerError> {
         info!(worker = self.config.name, class = self.config.class, "the worker starts");
+        let tell = |error: &StoreError| {
+            self.status.set(WorkerState::Starting, &format!("the store: {error}"));
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            usable = usable(&*self.ports.store, &self.config.name, tell) => {
+                usable.map_err(WorkerError::Store)?;
+            }
+        }
+        self.status.set(WorkerState::Starting, "it tests itself");
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
             passed = self.executor.self_test() => passed.map_err(WorkerError::SelfTest)?,

@@ -163,10 +163,19 @@ pub(super) async fn declare(
     classes: &[String],
 ) -> Result<(), QueueError> {
     let mut channel = open(connection).await?;
+    let mut wrong = None;
     for object in objects(classes) {
-        answer(declare_one(&channel, &object, false)).await.map_err(|error| {
-            mismatch(&error, &object, vhost).unwrap_or_else(|| refused(&error, &object))
-        })?;
+        if !channel.status().connected() {
+            channel = open(connection).await?;
+        }
+        if let Err(error) = answer(declare_one(&channel, &object, false)).await {
+            let Some(mismatch) = mismatch(&error, &object, vhost) else {
+                return Err(refused(&error, &object));
+            };
+            // It closed the channel. What comes behind it is declared all the same.
+            wrong.get_or_insert(mismatch);
+            continue;
+        }
         if let Object::Queue { name, exchange: Some(exchange), .. } = &object {
             let bound = channel.queue_bind(
                 name.as_str().into(),
@@ -177,12 +186,11 @@ pub(super) async fn declare(
             );
             answer(bound).await.map_err(|error| refused(&error, &object))?;
         }
-        if !channel.status().connected() {
-            channel = open(connection).await?;
-        }
     }
-    close(channel).await;
-    Ok(())
+    if channel.status().connected() {
+        close(channel).await;
+    }
+    wrong.map_or(Ok(()), Err)
 }
 
 /// Refuses a broker that would accept our arguments and not do what they say.
