@@ -34,11 +34,27 @@ async fn a_store_that_fails_for_a_while_costs_only_time() {
 #[tokio::test]
 async fn a_store_that_fails_for_long_fails_the_job() {
     let mut setting = Setting::new().await;
-    setting.store.set_down(true);
+    let gate = Gate::shut();
     let config = Config { store_patience_seconds: 0, ..Config::default() };
-    let worker = setting.work_as(Empty, None, config);
+    let worker = setting.work_as(gate.clone(), None, config);
     setting.submit(&setting.job(0)).await;
+    until("it runs", async || !gate.runs().is_empty()).await;
+    setting.store.set_down(true);
+    gate.open();
     assert_eq!(setting.failure().await, ("transient", "store".into()));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_a_store_that_can_be_used() {
+    let mut setting = Setting::new().await;
+    setting.store.set_down(true);
+    setting.submit(&setting.job(0)).await;
+    let worker = setting.work(Empty);
+    until("it tries", async || setting.store.refused() > 0).await;
+    assert_eq!(worker.metrics.held.get(), 0, "it takes nothing");
+    setting.store.set_down(false);
+    assert_eq!(setting.success().await.0, 0);
     worker.stop().await;
 }
 
