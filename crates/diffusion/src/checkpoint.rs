@@ -102,16 +102,26 @@ impl Checkpoint {
         Ok(tensor(&self.tensors, "guidance.pieces")?.to_vec1()?)
     }
 
-    /// Refuses another image's checkpoint, and one whose latents have another shape.
-    pub(crate) fn require(&self, spec: &Spec, shape: &[usize]) -> Result<()> {
-        if self.fingerprint != fingerprint(spec)? {
-            let (made, here) = (&self.kind, crate::kind());
-            return Err(Error::Checkpoint(if made == here {
-                "it belongs to another image".into()
-            } else {
-                format!("it was made on `{made}`, this is `{here}`")
-            }));
+    /// Refuses what this machine cannot go on with: the state of another image, or of one of
+    /// another model or engine, or what another kind of machine made.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], with the reason.
+    pub fn fits(&self, spec: &Spec) -> Result<()> {
+        if self.fingerprint == fingerprint(spec)? {
+            return Ok(());
         }
+        let (made, here) = (&self.kind, crate::kind());
+        Err(Error::Checkpoint(if made == here {
+            "it belongs to another image, model or engine".into()
+        } else {
+            format!("it was made on `{made}`, this is `{here}`")
+        }))
+    }
+
+    /// As [`Checkpoint::fits`]; also refuses latents of another shape.
+    pub(crate) fn require(&self, spec: &Spec, shape: &[usize]) -> Result<()> {
+        self.fits(spec)?;
         let found = self.latents()?.dims().to_vec();
         if found != shape {
             return Err(Error::Checkpoint(format!("latents {found:?}, expected {shape:?}")));

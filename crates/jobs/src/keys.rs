@@ -89,6 +89,16 @@ pub fn suspects(job: JobId) -> String {
     format!("suspects/{job}/")
 }
 
+/// The state of a job after `step` steps, saved under a lease. Later steps list later.
+pub fn checkpoint(job: JobId, step: u32, lease: u32) -> String {
+    format!("checkpoints/{job}/{step:05}-{lease}.safetensors")
+}
+
+/// All states of a job.
+pub fn checkpoints(job: JobId) -> String {
+    format!("checkpoints/{job}/")
+}
+
 /// Whose batch an idempotency key made; `hash` is the SHA-256 of the key.
 pub fn idempotency(hash: &str) -> String {
     format!("idempotency/{hash}.json")

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod described;
+pub mod failpoint;
 pub mod health;
 pub mod ports;
 pub mod process;

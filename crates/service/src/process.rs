@@ -37,6 +37,8 @@ pub fn run<E: Display>(
     last_tasks: Duration,
     service: impl Future<Output = Result<ExitCode, E>>,
 ) -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _points = crate::failpoint::listen();
     if let Err(fault) = telemetry::init(log) {
         return refuse(&[fault]);
     }

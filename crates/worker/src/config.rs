@@ -50,8 +50,11 @@ pub struct Config {
     pub pinned_models: Vec<String>,
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     pub listen: SocketAddr,
-    /// How long what runs may take to finish when the worker is told to stop.
+    /// How long handing over and finishing what is being stored may take when the worker is told to
+    /// stop; then the broker gives the rest to others.
     pub drain_seconds: u64,
+    /// How often the state of a running job is saved, in case the worker dies; 0 for never.
+    pub checkpoint_seconds: u64,
     /// A job may take this many times what its like took, and a minute more.
     pub deadline_factor: f64,
     /// A run that makes no pass for so long is stuck; longer if its steps are long.
@@ -76,8 +79,10 @@ impl Default for Config {
             model_cache_bytes: 0,
             pinned_models: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
-            // Ten seconds below what Kubernetes grants by default.
-            drain_seconds: 20,
+            // Kubernetes grants thirty by default, some machines that can be taken away less.
+            drain_seconds: 15,
+            // A save is a put of some 100 KB; what runs is seldom worth less than ten seconds.
+            checkpoint_seconds: 10,
             deadline_factor: 4.,
             stuck_seconds: 120,
             breaker_failures: 5,

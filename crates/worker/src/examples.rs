@@ -1,6 +1,17 @@
 //! Jobs for tests.
 
+use std::collections::HashMap;
+
+use excite_diffusion::Checkpoint;
 use excite_jobs::{Job, JobId};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::task::Task;
+
+/// The same, to be run from its beginning.
+pub(crate) fn task(index: u32) -> Task {
+    Task::new(job(index))
+}
 
 /// Job `index` of one batch: 2 plain steps on a model that is not there.
 pub(crate) fn job(index: u32) -> Job {
@@ -14,4 +25,15 @@ pub(crate) fn job(index: u32) -> Job {
     (job.id, job.index) = (JobId::new(job.batch, index), index);
     job.spec.seed = index;
     job
+}
+
+/// A state after `step` steps, of no image that there is.
+pub(crate) fn checkpoint(step: usize) -> Checkpoint {
+    let texts = [("fingerprint", "0".to_owned()), ("kind", "test".to_owned())];
+    let mut texts: HashMap<String, String> =
+        texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+    texts.insert("next_step".into(), step.to_string());
+    let latents = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+    let bytes = safetensors::serialize([("latent", latents)], Some(texts)).unwrap();
+    Checkpoint::from_bytes(&bytes).unwrap()
 }

@@ -7,18 +7,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use excite_jobs::{Class, Failure, Job};
+use excite_jobs::{Class, Failure};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use crate::ladder;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Row, RowError};
+use crate::task::Task;
 use crate::watch::Watch;
 
 /// What the compute thread is told.
 enum Command {
-    Run(Vec<Job>, oneshot::Sender<Vec<Row>>),
+    Run(Vec<Task>, oneshot::Sender<Vec<Row>>),
     SelfTest(oneshot::Sender<Result<(), String>>),
 }
 
@@ -48,8 +49,8 @@ impl Executor {
             while let Some(command) = received.blocking_recv() {
                 match command {
                     // Whoever asked may be gone; then nobody wants the answer.
-                    Command::Run(jobs, answer) => {
-                        let rows = run(pipeline.as_mut(), &jobs, &watch, &metrics);
+                    Command::Run(tasks, answer) => {
+                        let rows = run(pipeline.as_mut(), &tasks, &watch, &metrics);
                         watch.idle();
                         let _ = answer.send(rows);
                     }
@@ -67,9 +68,9 @@ impl Executor {
     ///
     /// # Errors
     /// If the thread is gone.
-    pub(crate) async fn run(&self, jobs: Vec<Job>) -> Result<Vec<Row>, Ended> {
+    pub(crate) async fn run(&self, tasks: Vec<Task>) -> Result<Vec<Row>, Ended> {
         let (answer, rows) = oneshot::channel();
-        self.commands.send(Command::Run(jobs, answer)).await.map_err(|_| Ended)?;
+        self.commands.send(Command::Run(tasks, answer)).await.map_err(|_| Ended)?;
         rows.await.map_err(|_| Ended)
     }
 
@@ -85,15 +86,15 @@ impl Executor {
     }
 }
 
-fn run(pipeline: &mut dyn Pipeline, jobs: &[Job], watch: &Watch, metrics: &Metrics) -> Vec<Row> {
-    metrics.micro_batch_size.observe(jobs.len() as f64);
-    let made = catch_unwind(AssertUnwindSafe(|| ladder::run(pipeline, jobs, watch, metrics)));
+fn run(pipeline: &mut dyn Pipeline, tasks: &[Task], watch: &Watch, metrics: &Metrics) -> Vec<Row> {
+    metrics.micro_batch_size.observe(tasks.len() as f64);
+    let made = catch_unwind(AssertUnwindSafe(|| ladder::run(pipeline, tasks, watch, metrics)));
     let rows = made.unwrap_or_else(|panic| {
         // The pipeline keeps nothing between two runs but models, which nothing changes.
         let message = message_of(panic.as_ref());
-        error!(jobs = jobs.len(), message, "the pipeline panicked");
+        error!(jobs = tasks.len(), message, "the pipeline panicked");
         let failure = Failure::new(Class::Transient, "panic", message);
-        jobs.iter().map(|_| Err(RowError::Failed(failure.clone()))).collect()
+        tasks.iter().map(|_| Err(RowError::Failed(failure.clone()))).collect()
     });
     metrics.images.inc_by(rows.iter().filter(|row| row.is_ok()).count() as u64);
     rows
@@ -122,18 +123,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::examples::job;
+    use crate::examples::task;
     use crate::pipeline::{Empty, RunError};
 
     struct Panics;
 
     impl Pipeline for Panics {
-        fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
-            assert_ne!(jobs[0].index, 0, "job 0 is bad");
-            Empty.render(jobs, watch)
+        fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
+            assert_ne!(tasks[0].job.index, 0, "job 0 is bad");
+            Empty.render(tasks, watch)
         }
 
-        fn free_memory(&mut self, _jobs: &[Job]) -> bool {
+        fn free_memory(&mut self, _tasks: &[Task]) -> bool {
             false
         }
 
@@ -147,12 +148,12 @@ mod tests {
         let watch = Arc::new(Watch::new(4., Duration::from_secs(120)));
         let metrics = Metrics::new("test").unwrap();
         let executor = Executor::start(Box::new(Panics), watch, metrics.clone()).unwrap();
-        let rows = executor.run(vec![job(0)]).await.unwrap();
+        let rows = executor.run(vec![task(0)]).await.unwrap();
         assert!(
             matches!(&rows[0], Err(RowError::Failed(f)) if f.code == "panic" && f.message.contains("job 0")),
             "{rows:?}"
         );
-        assert!(executor.run(vec![job(1)]).await.unwrap()[0].is_ok());
+        assert!(executor.run(vec![task(1)]).await.unwrap()[0].is_ok());
         assert_eq!(executor.self_test().await, Err("no pixels".into()));
         assert_eq!((metrics.images.get(), metrics.self_test_ok.get()), (1, 0));
     }

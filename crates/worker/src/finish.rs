@@ -12,9 +12,11 @@ use excite_jobs::store::{Condition, StoreError};
 use excite_jobs::{
     Class, Control, Failure, Job, JobId, Outcome, OutcomeKind, Sidecar, Success, VERSION, keys,
 };
+use excite_service::failpoint;
 use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
+use crate::checkpoints::Checkpoints;
 use crate::held::Held;
 use crate::metrics::{Metrics, Stage};
 use crate::models::label;
@@ -28,6 +30,7 @@ pub(crate) struct Finisher {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) store: PatientStore,
     pub(crate) held: Arc<Held>,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) metrics: Metrics,
 }
 
@@ -67,6 +70,7 @@ impl Finisher {
             put.map_err(|e| failure(&e))?;
         }
         let (key, png) = (keys::image(job.id), Bytes::from(png));
+        failpoint::reach("worker_made_image");
         let mut bytes = png.len() as u64;
         match self.store.put(&key, &png, &Condition::Absent).await {
             Ok(_) => {}
@@ -85,7 +89,10 @@ impl Finisher {
             }
             Err(error) => return Err(failure(&error)),
         }
-        self.commit(job, sidecar, bytes).await
+        failpoint::reach("worker_stored_image");
+        let committed = self.commit(job, sidecar, bytes).await;
+        failpoint::reach("worker_stored_sidecar");
+        committed
     }
 
     async fn commit(&self, job: &Job, sidecar: Sidecar, bytes: u64) -> Result<Success, Failure> {
@@ -138,6 +145,7 @@ impl Finisher {
             let Some(said) = self.held.said(id) else { return };
             let lease = said.job.lease;
             self.report(Outcome::of(&said.job, &self.worker, kind.clone()), said.traceparent).await;
+            failpoint::reach("worker_reported");
             if let Some(released) = self.held.release(id, lease, &kind) {
                 break released;
             }
@@ -156,6 +164,11 @@ impl Finisher {
             }
         }
         self.metrics.stage(Stage::Ack, began.elapsed().as_secs_f64());
+        match kind {
+            OutcomeKind::Succeeded(_) | OutcomeKind::Cancelled => self.checkpoints.clear(id).await,
+            OutcomeKind::Failed(_) => self.checkpoints.leave(id),
+            OutcomeKind::Preempted { .. } | OutcomeKind::Started => {}
+        }
         let seconds = entry.since.elapsed().as_secs_f64();
         self.metrics.job_duration.with_label_values(&[model]).observe(seconds);
         self.metrics.last_job.set(OffsetDateTime::now_utc().unix_timestamp() as f64);

@@ -1,26 +1,27 @@
 //! What the compute thread tries before a job fails: give up other models, halve the micro-batch,
 //! run each job alone.
 
-use excite_jobs::{Class, Failure, Job};
+use excite_jobs::{Class, Failure};
 use tracing::warn;
 
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Row, RowError, RunError};
+use crate::task::Task;
 use crate::watch::{Stop, Watch};
 
 /// Makes the images of a micro-batch, an entry a job.
 pub(crate) fn run(
     pipeline: &mut dyn Pipeline,
-    jobs: &[Job],
+    tasks: &[Task],
     watch: &Watch,
     metrics: &Metrics,
 ) -> Vec<Row> {
     // Each turn frees memory or splits the micro-batch, so there is an end.
-    let error = match pipeline.render(jobs, watch) {
+    let error = match pipeline.render(tasks, watch) {
         Ok(rows) => return rows,
         Err(error) => error,
     };
-    let all = |error: RowError| jobs.iter().map(|_| Err(error.clone())).collect();
+    let all = |error: RowError| tasks.iter().map(|_| Err(error.clone())).collect();
     match error {
         RunError::Stopped(Stop::Cancelled) => all(RowError::Cancelled),
         RunError::Stopped(Stop::Abandoned) => all(RowError::Abandoned),
@@ -32,23 +33,23 @@ pub(crate) fn run(
         RunError::OutOfMemory(message) => {
             let act = |action: &str| {
                 metrics.oom.with_label_values(&[action]).inc();
-                warn!(jobs = jobs.len(), action, message, "out of memory");
+                warn!(jobs = tasks.len(), action, message, "out of memory");
             };
-            if pipeline.free_memory(jobs) {
+            if pipeline.free_memory(tasks) {
                 act("evict");
-                return run(pipeline, jobs, watch, metrics);
+                return run(pipeline, tasks, watch, metrics);
             }
-            if jobs.len() > 1 {
+            if tasks.len() > 1 {
                 act("halve");
-                return split(pipeline, jobs, jobs.len().div_ceil(2), watch, metrics);
+                return split(pipeline, tasks, tasks.len().div_ceil(2), watch, metrics);
             }
             act("fail");
             all(RowError::Failed(Failure::new(Class::Capacity, "out_of_memory", message)))
         }
-        RunError::Failed(failure) if jobs.len() > 1 => {
+        RunError::Failed(failure) if tasks.len() > 1 => {
             // One of them fails; alone, the others need not.
-            warn!(jobs = jobs.len(), code = failure.code, "a micro-batch is run one by one");
-            split(pipeline, jobs, 1, watch, metrics)
+            warn!(jobs = tasks.len(), code = failure.code, "a micro-batch is run one by one");
+            split(pipeline, tasks, 1, watch, metrics)
         }
         RunError::Failed(failure) => all(RowError::Failed(failure)),
     }
@@ -56,12 +57,12 @@ pub(crate) fn run(
 
 fn split(
     pipeline: &mut dyn Pipeline,
-    jobs: &[Job],
+    tasks: &[Task],
     size: usize,
     watch: &Watch,
     metrics: &Metrics,
 ) -> Vec<Row> {
-    jobs.chunks(size).flat_map(|jobs| run(pipeline, jobs, watch, metrics)).collect()
+    tasks.chunks(size).flat_map(|tasks| run(pipeline, tasks, watch, metrics)).collect()
 }
 
 #[cfg(test)]
@@ -69,7 +70,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::examples::job;
+    use crate::examples::task;
     use crate::pipeline::Empty;
 
     /// Has memory for so many jobs once other models are gone; the job `bad` fails.
@@ -81,19 +82,19 @@ mod tests {
     }
 
     impl Pipeline for Small {
-        fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
-            self.tried.push(jobs.len());
-            if self.others || jobs.len() > self.room {
+        fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
+            self.tried.push(tasks.len());
+            if self.others || tasks.len() > self.room {
                 return Err(RunError::OutOfMemory("out of memory".into()));
             }
-            if jobs.iter().any(|job| Some(job.index) == self.bad) {
+            if tasks.iter().any(|task| Some(task.job.index) == self.bad) {
                 let failure = Failure::new(Class::Invalid, "not_finite", "NaN");
                 return Err(RunError::Failed(failure));
             }
-            Empty.render(jobs, watch)
+            Empty.render(tasks, watch)
         }
 
-        fn free_memory(&mut self, _jobs: &[Job]) -> bool {
+        fn free_memory(&mut self, _tasks: &[Task]) -> bool {
             std::mem::take(&mut self.others)
         }
 
@@ -104,8 +105,8 @@ mod tests {
 
     fn made(mut small: Small, count: u32) -> (Vec<Result<(), String>>, Vec<usize>) {
         let watch = Watch::new(4., Duration::from_secs(120));
-        let jobs: Vec<Job> = (0..count).map(job).collect();
-        let rows = run(&mut small, &jobs, &watch, &Metrics::new("test").unwrap());
+        let tasks: Vec<Task> = (0..count).map(task).collect();
+        let rows = run(&mut small, &tasks, &watch, &Metrics::new("test").unwrap());
         let said = |row: Row| match row {
             Ok(_) => Ok(()),
             Err(RowError::Failed(failure)) => Err(failure.code),
@@ -135,7 +136,7 @@ mod tests {
     fn a_stop_ends_all_at_once() {
         let watch = Watch::new(4., Duration::from_secs(120));
         watch.abandon();
-        let rows = run(&mut Empty, &[job(0), job(1)], &watch, &Metrics::new("test").unwrap());
+        let rows = run(&mut Empty, &[task(0), task(1)], &watch, &Metrics::new("test").unwrap());
         assert!(rows.iter().all(|row| matches!(row, Err(RowError::Abandoned))), "{rows:?}");
     }
 }

@@ -8,6 +8,7 @@
 mod beat;
 mod breaker;
 mod cache;
+mod checkpoints;
 mod config;
 mod execute;
 mod fetch;
@@ -20,9 +21,11 @@ mod micro_batch;
 mod models;
 mod patience;
 pub mod pipeline;
+mod preempt;
 mod prepare;
 mod self_test;
 mod status;
+mod task;
 mod watch;
 mod worker;
 
@@ -32,5 +35,6 @@ mod examples;
 pub use config::{Config, Sections};
 pub use metrics::Metrics;
 pub use models::{ModelError, Models, ModelsOptions};
+pub use task::Task;
 pub use watch::{Stop, Watch};
 pub use worker::{Ports, Worker, WorkerError};

@@ -10,6 +10,8 @@ use prometheus::{
     Opts, Registry,
 };
 
+use crate::checkpoints::Resumed;
+
 /// Handles of all metrics.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each has its help in `Metrics::new`, which is printed too")]
@@ -30,6 +32,9 @@ pub struct Metrics {
     pub model_load: Histogram,
     pub oom: IntCounterVec,
     pub steps: IntCounter,
+    pub steps_wasted: IntCounter,
+    pub checkpoints: IntCounterVec,
+    pub preemptions: IntCounter,
     pub redeliveries: IntCounterVec,
     pub leases_lost: IntCounter,
     pub held: IntGauge,
@@ -139,6 +144,14 @@ impl Metrics {
         let oom = "Out of memory, by what was done: evict, halve or fail";
         let oom = m.counters("oom_total", oom, &["action"])?;
         let steps = m.counter("steps_total", "Denoising steps, one for each image")?;
+        let wasted = "Denoising steps whose result is lost: of runs that were cancelled, failed, or \
+                      were stopped in mid-step";
+        let steps_wasted = m.counter("steps_wasted_total", wasted)?;
+        let saved = "States of unfinished jobs, by op (save, resume) and result (ok, failed, missing, \
+                     mismatch, damaged)";
+        let checkpoints = m.counters("checkpoints_total", saved, &["op", "result"])?;
+        let preempted = "Running jobs that were handed over because the worker had to stop";
+        let preemptions = m.counter("preemptions_total", preempted)?;
         let redelivered = "Deliveries of known jobs: reattached, skipped (its result is stored), \
                            answered (its outcome is known) or restarted";
         let redeliveries = m.counters("redeliveries_total", redelivered, &["kind"])?;
@@ -179,6 +192,9 @@ impl Metrics {
             model_load,
             oom,
             steps,
+            steps_wasted,
+            checkpoints,
+            preemptions,
             redeliveries,
             leases_lost,
             held,
@@ -204,6 +220,11 @@ impl Metrics {
     /// Notes how long a stage took.
     pub(crate) fn stage(&self, stage: Stage, seconds: f64) {
         self.stage_duration.with_label_values(&[stage.name()]).observe(seconds);
+    }
+
+    /// Notes what came of looking for a saved state.
+    pub(crate) fn resumed(&self, result: Resumed) {
+        self.checkpoints.with_label_values(&["resume", result.name()]).inc();
     }
 
     /// Notes a delivery of a known job.

@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use excite_jobs::{Job, Lane, SchedulerName};
+use excite_jobs::{Lane, SchedulerName};
+
+use crate::task::Task;
 
 /// What the images of a run share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,23 +15,29 @@ struct Key {
     size: (u32, u32),
     steps: u32,
     scheduler: SchedulerName,
+    first_step: usize,
+    /// A state that was saved without latents cannot be gone on with where they are wanted.
+    latents: bool,
 }
 
 impl Key {
-    fn of(job: &Job) -> Self {
-        let spec = &job.spec;
+    fn of(task: &Task) -> Self {
+        let spec = &task.job.spec;
+        let first_step = task.first_step();
         Self {
             model: spec.model.clone(),
             size: (spec.width, spec.height),
             steps: spec.steps,
             scheduler: spec.scheduler,
+            first_step,
+            latents: first_step > 0 && task.job.outputs.trace,
         }
     }
 }
 
 #[derive(Debug)]
 struct Entry {
-    job: Job,
+    task: Task,
     key: Key,
     /// It may have killed a worker: nobody else's images should die with it.
     alone: bool,
@@ -52,9 +60,9 @@ impl Waiting {
     }
 
     /// A job waits from now on. One that is `alone` shares its run with none.
-    pub(crate) fn push(&mut self, job: Job, alone: bool, now: Instant) {
-        let key = Key::of(&job);
-        self.entries.push(Entry { job, key, alone, since: now });
+    pub(crate) fn push(&mut self, task: Task, alone: bool, now: Instant) {
+        let key = Key::of(&task);
+        self.entries.push(Entry { task, key, alone, since: now });
     }
 
     /// When the next micro-batch should start; `None` if no job waits.
@@ -65,38 +73,39 @@ impl Waiting {
     }
 
     /// The next micro-batch: the oldest express job, or else the oldest, and what can go with it.
-    pub(crate) fn take(&mut self) -> Vec<Job> {
+    pub(crate) fn take(&mut self) -> Vec<Task> {
         let Some(head) = self.head() else { return Vec::new() };
         let mut places = self.group(head);
         let mut taken = Vec::with_capacity(places.len());
         // From behind, so that the places of the others stay.
         places.sort_unstable_by(|a, b| b.cmp(a));
         for place in places {
-            taken.push(self.entries.remove(place).job);
+            taken.push(self.entries.remove(place).task);
         }
         taken.reverse();
         taken
     }
 
     /// Takes all away.
-    pub(crate) fn drain(&mut self) -> Vec<Job> {
-        self.entries.drain(..).map(|entry| entry.job).collect()
+    pub(crate) fn drain(&mut self) -> Vec<Task> {
+        self.entries.drain(..).map(|entry| entry.task).collect()
     }
 
     fn head(&self) -> Option<&Entry> {
-        let express = self.entries.iter().find(|entry| entry.job.lane == Lane::Express);
+        let express = self.entries.iter().find(|entry| entry.task.job.lane == Lane::Express);
         express.or(self.entries.first())
     }
 
     /// Places of the jobs that go with `head`, express ones first.
     fn group(&self, head: &Entry) -> Vec<usize> {
         let goes = |entry: &Entry| match head.alone {
-            true => entry.job.id == head.job.id,
+            true => entry.task.job.id == head.task.job.id,
             false => !entry.alone && entry.key == head.key,
         };
         let of = |lane: Lane| {
             let all = self.entries.iter().enumerate();
-            all.filter(move |(_, entry)| entry.job.lane == lane && goes(entry)).map(|(at, _)| at)
+            all.filter(move |(_, entry)| entry.task.job.lane == lane && goes(entry))
+                .map(|(at, _)| at)
         };
         of(Lane::Express).chain(of(Lane::Bulk)).take(self.capacity).collect()
     }
@@ -104,36 +113,63 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use excite_jobs::Job;
+
     use super::*;
-    use crate::examples::job;
+    use crate::examples::{checkpoint, task};
 
     const WAIT: Duration = Duration::from_millis(5);
 
-    fn edited(index: u32, edit: impl FnOnce(&mut Job)) -> Job {
-        let mut job = job(index);
-        edit(&mut job);
-        job
+    fn edited(index: u32, edit: impl FnOnce(&mut Job)) -> Task {
+        let mut task = task(index);
+        edit(&mut task.job);
+        task
     }
 
-    fn indices(jobs: &[Job]) -> Vec<u32> {
-        jobs.iter().map(|job| job.index).collect()
+    fn indices(tasks: &[Task]) -> Vec<u32> {
+        tasks.iter().map(|task| task.job.index).collect()
     }
 
     #[test]
     fn only_what_shares_a_run_goes_together() {
         let start = Instant::now();
         let mut waiting = Waiting::new(8, WAIT);
-        waiting.push(job(0), false, start);
+        waiting.push(task(0), false, start);
         waiting.push(edited(1, |job| job.spec.width = 256), false, start);
         waiting.push(edited(2, |job| job.spec.steps = 3), false, start);
         waiting.push(edited(3, |job| job.spec.model = "emoji@1".into()), false, start);
         waiting.push(edited(4, |job| job.spec.scheduler = SchedulerName::Ddim), false, start);
         waiting.push(edited(5, |job| job.spec.prompt = "a dog".into()), false, start);
-        waiting.push(job(6), true, start);
+        waiting.push(task(6), true, start);
+        let resumed = |index, trace, step| {
+            let mut task = edited(index, |job| job.outputs.trace = trace);
+            task.checkpoint = Some(Arc::new(checkpoint(step)));
+            task
+        };
+        waiting.push(resumed(7, false, 1), false, start);
+        waiting.push(resumed(8, true, 1), false, start);
+        waiting.push(resumed(9, false, 2), false, start);
+        waiting.push(resumed(10, false, 1), false, start);
+        waiting.push(edited(11, |job| job.outputs.trace = true), false, start);
         let order: Vec<Vec<u32>> =
             std::iter::from_fn(|| Some(indices(&waiting.take())).filter(|b| !b.is_empty()))
                 .collect();
-        assert_eq!(order, [vec![0, 5], vec![1], vec![2], vec![3], vec![4], vec![6]]);
+        assert_eq!(
+            order,
+            [
+                vec![0, 5, 11],
+                vec![1],
+                vec![2],
+                vec![3],
+                vec![4],
+                vec![6],
+                vec![7, 10],
+                vec![8],
+                vec![9]
+            ]
+        );
         assert_eq!(waiting.due(), None);
     }
 
@@ -141,14 +177,14 @@ mod tests {
     fn a_full_micro_batch_starts_at_once_and_another_after_its_wait() {
         let start = Instant::now();
         let mut waiting = Waiting::new(2, WAIT);
-        waiting.push(job(0), false, start);
+        waiting.push(task(0), false, start);
         assert_eq!(waiting.due(), Some(start + WAIT));
-        waiting.push(job(1), false, start + WAIT / 2);
+        waiting.push(task(1), false, start + WAIT / 2);
         assert_eq!(waiting.due(), Some(start));
-        waiting.push(job(2), false, start + WAIT / 2);
+        waiting.push(task(2), false, start + WAIT / 2);
         assert_eq!(indices(&waiting.take()), [0, 1]);
         assert_eq!(waiting.due(), Some(start + WAIT / 2 + WAIT));
-        waiting.push(job(3), true, start + WAIT);
+        waiting.push(task(3), true, start + WAIT);
         assert_eq!(indices(&waiting.take()), [2]);
         assert_eq!(waiting.due(), Some(start + WAIT), "alone, it waits for none");
     }
@@ -158,7 +194,7 @@ mod tests {
         let start = Instant::now();
         let mut waiting = Waiting::new(2, WAIT);
         for index in 0..3 {
-            waiting.push(job(index), false, start);
+            waiting.push(task(index), false, start);
         }
         waiting.push(edited(9, |job| job.lane = Lane::Express), false, start + WAIT);
         assert_eq!(indices(&waiting.take()), [0, 9], "in the order they came");

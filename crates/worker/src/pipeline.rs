@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 pub use empty::Empty;
 pub use guided::Guided;
 
+use crate::task::Task;
 use crate::watch::{Stop, Watch};
 
 /// What became of a job of a micro-batch.
@@ -46,14 +47,14 @@ pub enum RunError {
 
 /// Makes images.
 pub trait Pipeline: Send {
-    /// Makes the images of jobs that share a run, an entry a job; asks and tells `watch`.
+    /// Makes the images of jobs that share a run, an entry a task; asks and tells `watch`.
     ///
     /// # Errors
     /// If there is not one image.
-    fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError>;
+    fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError>;
 
-    /// Gives up memory that the jobs do not need; whether there was any.
-    fn free_memory(&mut self, jobs: &[Job]) -> bool;
+    /// Gives up memory that the tasks do not need; whether there was any.
+    fn free_memory(&mut self, tasks: &[Task]) -> bool;
 
     /// Makes a small image whose pixels are known.
     ///

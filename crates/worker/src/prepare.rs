@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use excite_diffusion::Checkpoint;
 use excite_jobs::store::{Condition, StoreError};
 use excite_jobs::{Class, ENGINE, Failure, Job, JobId, OutcomeKind, keys};
 use tracing::warn;
@@ -16,12 +17,14 @@ use crate::watch::Watch;
 const SUSPECT_MARKS_MAX: usize = 3;
 
 /// What is done with a job.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Prepared {
     /// It runs.
     Run {
         /// In a micro-batch of its own.
         alone: bool,
+        /// Where it goes on.
+        checkpoint: Option<Arc<Checkpoint>>,
     },
     /// It need not or must not run.
     Answer(OutcomeKind),
@@ -52,7 +55,7 @@ pub(crate) async fn prepare(
         Err(failure) => return Prepared::Answer(OutcomeKind::Failed(failure)),
     }
     if !redelivered {
-        return Prepared::Run { alone: false };
+        return Prepared::Run { alone: false, checkpoint: begun(finisher, job, false).await };
     }
     match marks(finisher, job.id).await {
         Ok(marks) if marks >= SUSPECT_MARKS_MAX => {
@@ -63,10 +66,16 @@ pub(crate) async fn prepare(
         }
         Ok(_) => {
             finisher.metrics.redelivery(Redelivery::Restarted);
-            Prepared::Run { alone: true }
+            Prepared::Run { alone: true, checkpoint: begun(finisher, job, true).await }
         }
         Err(error) => Prepared::Answer(OutcomeKind::Failed(failure(&error))),
     }
+}
+
+/// What was made of a job elsewhere; of one that is new nobody asks the store.
+async fn begun(finisher: &Finisher, job: &Job, redelivered: bool) -> Option<Arc<Checkpoint>> {
+    let begun = redelivered || job.lease > 1 || job.checkpoint.is_some();
+    if begun { finisher.checkpoints.find(job).await } else { None }
 }
 
 async fn marks(finisher: &Finisher, id: JobId) -> Result<usize, StoreError> {

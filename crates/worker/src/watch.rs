@@ -6,11 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use excite_diffusion::Checkpoint;
 use excite_jobs::progress::RunningJob;
-use excite_jobs::{BatchId, Job, Method};
+use excite_jobs::{BatchId, JobId, Method};
+use excite_service::failpoint;
+
+use crate::task::Task;
 
 /// No run may take longer, unless its like were measured to: RabbitMQ gives a delivery up after
 /// half an hour.
@@ -56,6 +60,8 @@ struct State {
     step_began: Instant,
     deadline: Option<Instant>,
     running: Vec<RunningJob>,
+    /// What each job of the run can go on with elsewhere.
+    boundaries: BTreeMap<JobId, Arc<Checkpoint>>,
     steps: VecDeque<Duration>,
     /// Seconds a step and pixel of an image, by model and method.
     pace: BTreeMap<(String, &'static str), f64>,
@@ -79,6 +85,7 @@ impl Watch {
             step_began: now,
             deadline: None,
             running: Vec::new(),
+            boundaries: BTreeMap::new(),
             steps: VecDeque::new(),
             pace: BTreeMap::new(),
         };
@@ -94,29 +101,33 @@ impl Watch {
     // The compute thread says:
 
     /// A model is fetched or loaded.
-    pub fn loading(&self, jobs: &[Job]) {
+    pub fn loading(&self, tasks: &[Task]) {
         let mut state = self.state();
         state.phase = Phase::Loading;
         state.moved = Instant::now();
         state.deadline = None;
-        state.running = jobs.iter().map(|job| running(job, 0, job.spec.steps)).collect();
+        state.running = tasks
+            .iter()
+            .map(|task| running(task, task.first_step(), task.job.spec.steps as usize))
+            .collect();
     }
 
-    /// A run of `steps` steps begins.
-    pub fn begin(&self, jobs: &[Job], steps: usize) {
+    /// A run of `steps` steps begins, at step `first`.
+    pub fn begin(&self, tasks: &[Task], first: usize, steps: usize) {
         let mut state = self.state();
         let now = Instant::now();
         (state.phase, state.moved, state.step_began) = (Phase::Running, now, now);
-        state.deadline = now.checked_add(state.limit(jobs, steps, self.factor));
-        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-        state.running = jobs.iter().map(|job| running(job, 0, steps)).collect();
+        let left = steps.saturating_sub(first);
+        state.deadline = now.checked_add(state.limit(tasks, left, self.factor));
+        state.running = tasks.iter().map(|task| running(task, first, steps)).collect();
     }
 
     /// Asked before each pass; a sign of life.
     ///
     /// # Errors
     /// Why the run must stop.
-    pub fn pass<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<(), Stop> {
+    pub fn pass<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> Result<(), Stop> {
+        failpoint::reach("worker_pass");
         let mut state = self.state();
         state.moved = Instant::now();
         let late = state.deadline.is_some_and(|deadline| state.moved > deadline);
@@ -124,7 +135,7 @@ impl Watch {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Stop::Abandoned);
         }
-        if jobs.into_iter().all(|job| self.is_cancelled(job.batch)) {
+        if tasks.into_iter().all(|task| self.is_cancelled(task.job.batch)) {
             return Err(Stop::Cancelled);
         }
         if late { Err(Stop::Deadline) } else { Ok(()) }
@@ -135,14 +146,13 @@ impl Watch {
         &self,
         step: usize,
         steps: usize,
-        rows: impl Iterator<Item = (&'a Job, f32, &'a [f32])>,
+        rows: impl Iterator<Item = (&'a Task, f32, &'a [f32])>,
     ) -> Duration {
         let number = |value: &f32| value.is_finite().then_some(*value);
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let rows = rows.map(|(job, loss, scores)| RunningJob {
+        let rows = rows.map(|(task, loss, scores)| RunningJob {
             loss: number(&loss),
             scores: scores.iter().map(number).collect(),
-            ..running(job, count(step + 1), count(steps))
+            ..running(task, step + 1, steps)
         });
         let mut state = self.state();
         state.running = rows.collect();
@@ -156,14 +166,20 @@ impl Watch {
         took
     }
 
-    /// A run made all its steps in `seconds`.
-    pub fn made(&self, jobs: &[Job], steps: usize, seconds: f64) {
-        let Some(first) = jobs.first() else { return };
-        let measured = seconds / work(jobs, steps).max(1.);
+    /// What a job can go on with elsewhere from now on.
+    pub fn boundary(&self, job: JobId, checkpoint: Checkpoint) {
+        self.state().boundaries.insert(job, Arc::new(checkpoint));
+    }
+
+    /// A run made `steps` steps in `seconds`.
+    pub fn made(&self, tasks: &[Task], steps: usize, seconds: f64) {
+        let Some(first) = tasks.first() else { return };
+        let measured = seconds / work(tasks, steps).max(1.);
         let mut state = self.state();
         // The slowest method decides: that a mixed run is slower than its fastest is no surprise.
-        let slow = jobs.iter().find(|job| job.spec.method != Method::None).unwrap_or(first);
-        let key = (slow.spec.model.clone(), slow.spec.method.name().as_str());
+        let slow = tasks.iter().find(|task| task.job.spec.method != Method::None);
+        let spec = &slow.unwrap_or(first).job.spec;
+        let key = (spec.model.clone(), spec.method.name().as_str());
         let known = state.pace.get(&key).copied().unwrap_or(measured);
         state.pace.insert(key, known + NEWEST * (measured - known));
     }
@@ -173,6 +189,10 @@ impl Watch {
         let mut state = self.state();
         (state.phase, state.moved, state.deadline) = (Phase::Idle, Instant::now(), None);
         state.running.clear();
+        // Who hands jobs over still needs them.
+        if !self.abandoned.load(Ordering::Relaxed) {
+            state.boundaries.clear();
+        }
     }
 
     // The others say and ask:
@@ -180,6 +200,11 @@ impl Watch {
     /// What runs now.
     pub fn running(&self) -> Vec<RunningJob> {
         self.state().running.clone()
+    }
+
+    /// What a job of this run can go on with elsewhere; `None` before its first step here.
+    pub fn boundary_of(&self, job: JobId) -> Option<Arc<Checkpoint>> {
+        self.state().boundaries.get(&job).cloned()
     }
 
     /// For how long nothing moved, if that is too long.
@@ -223,15 +248,16 @@ impl State {
     }
 
     /// How long a run may take.
-    fn limit(&self, jobs: &[Job], steps: usize, factor: f64) -> Duration {
-        let paces = jobs.iter().map(|job| {
-            let key = (job.spec.model.clone(), job.spec.method.name().as_str());
+    fn limit(&self, tasks: &[Task], steps: usize, factor: f64) -> Duration {
+        let paces = tasks.iter().map(|task| {
+            let spec = &task.job.spec;
+            let key = (spec.model.clone(), spec.method.name().as_str());
             self.pace.get(&key).copied()
         });
         // Unknown if one is unknown.
         let slowest = paces.reduce(|a, b| Some(f64::max(a?, b?))).flatten();
         let Some(pace) = slowest else { return RUN_MAX };
-        let expected = pace * work(jobs, steps);
+        let expected = pace * work(tasks, steps);
         let seconds = (factor * expected + GRACE).min(RUN_MAX.as_secs_f64());
         let seconds = seconds.max(1.5 * expected + GRACE);
         Duration::try_from_secs_f64(seconds).unwrap_or(RUN_MAX)
@@ -239,49 +265,51 @@ impl State {
 }
 
 /// Steps times pixels of all images.
-fn work(jobs: &[Job], steps: usize) -> f64 {
-    let pixels = |job: &Job| f64::from(job.spec.width) * f64::from(job.spec.height);
-    jobs.iter().map(pixels).sum::<f64>() * steps as f64
+fn work(tasks: &[Task], steps: usize) -> f64 {
+    let pixels = |task: &Task| f64::from(task.job.spec.width) * f64::from(task.job.spec.height);
+    tasks.iter().map(pixels).sum::<f64>() * steps as f64
 }
 
-fn running(job: &Job, step: u32, steps: u32) -> RunningJob {
-    RunningJob { job: job.id, step, steps, loss: None, scores: Vec::new() }
+fn running(task: &Task, step: usize, steps: usize) -> RunningJob {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (job, step, steps) = (task.job.id, count(step), count(steps));
+    RunningJob { job, step, steps, loss: None, scores: Vec::new() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::examples::job;
+    use crate::examples::task;
 
-    fn limit(watch: &Watch, jobs: &[Job], steps: usize) -> f64 {
-        watch.state().limit(jobs, steps, watch.factor).as_secs_f64()
+    fn limit(watch: &Watch, tasks: &[Task], steps: usize) -> f64 {
+        watch.state().limit(tasks, steps, watch.factor).as_secs_f64()
     }
 
     #[test]
     fn a_deadline_grows_with_the_work() {
         let watch = Watch::new(4., Duration::from_secs(120));
-        let one = [job(0)];
+        let one = [task(0)];
         assert_eq!(limit(&watch, &one, 50), 1200., "unknown: generous");
         watch.made(&one, 50, 10.);
         assert!((limit(&watch, &one, 50) - 100.).abs() < 1e-6);
-        assert!((limit(&watch, &[job(0), job(1)], 50) - 140.).abs() < 1e-6);
+        assert!((limit(&watch, &[task(0), task(1)], 50) - 140.).abs() < 1e-6);
         assert!((limit(&watch, &one, 5000) - 1560.).abs() < 1e-6, "longer, as it was measured");
         watch.made(&one, 50, 20.);
         assert!((limit(&watch, &one, 50) - 112.).abs() < 1e-6, "the newest counts for a part");
-        let mut other = job(1);
-        other.spec.model = "other@0".into();
+        let mut other = task(1);
+        other.job.spec.model = "other@0".into();
         assert_eq!(limit(&watch, &[other], 50), 1200.);
     }
 
     #[test]
     fn a_run_stops_when_all_its_jobs_are_cancelled_or_it_is_late() {
         let watch = Watch::new(4., Duration::from_secs(120));
-        let mut other = job(1);
-        other.batch = BatchId::new();
-        let jobs = [job(0), other];
-        watch.begin(&jobs, 2);
+        let mut other = task(1);
+        other.job.batch = BatchId::new();
+        let jobs = [task(0), other];
+        watch.begin(&jobs, 0, 2);
         assert_eq!(watch.pass(&jobs), Ok(()));
-        watch.set_cancelled(BTreeSet::from([jobs[0].batch]));
+        watch.set_cancelled(BTreeSet::from([jobs[0].job.batch]));
         assert_eq!(watch.pass(&jobs), Ok(()));
         assert_eq!(watch.pass(&jobs[..1]), Err(Stop::Cancelled));
         watch.state().deadline = Some(Instant::now());
@@ -294,15 +322,15 @@ mod tests {
     fn only_what_runs_can_be_stuck() {
         let watch = Watch::new(4., Duration::ZERO);
         assert_eq!(watch.stuck(), None);
-        watch.begin(&[job(0)], 2);
+        watch.begin(&[task(0)], 0, 2);
         while watch.stuck().is_none() {
             std::thread::yield_now();
         }
-        watch.step(0, 2, [(&job(0), 0.5, &[f32::NAN][..])].into_iter());
+        watch.step(0, 2, [(&task(0), 0.5, &[f32::NAN][..])].into_iter());
         let running = watch.running();
         assert_eq!((running[0].step, running[0].loss), (1, Some(0.5)));
         assert_eq!(running[0].scores, [None]);
-        watch.loading(&[job(0)]);
+        watch.loading(&[task(0)]);
         assert_eq!(watch.stuck(), None);
         watch.idle();
         assert!(watch.running().is_empty());

@@ -1,9 +1,11 @@
 //! The worker's loop: the one place that knows what is waiting, running and finishing.
 //!
 //! A job's path: a delivery joins or begins a job (`held`), is looked at (`prepare`), waits for its
-//! micro-batch (`micro_batch`), runs (`execute`), is stored and reported (`finish`). Everything that
-//! takes time is a task whose end is an [`Event`] here; at most a task a held job, and the broker
-//! limits those.
+//! micro-batch (`micro_batch`), runs (`execute`), is stored and reported (`finish`); or the worker
+//! must go, and it is handed over (`preempt`). Everything that takes time is a task whose end is an
+//! [`Event`] here; at most a task a held job, and the broker limits those.
+
+mod stop;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +13,8 @@ use std::time::Duration;
 use excite_jobs::progress::{Progress, WorkerState};
 use excite_jobs::queue::{Acker, Delivery, Queue};
 use excite_jobs::store::{Store, StoreError};
-use excite_service::usable;
 use excite_jobs::{Class, Failure, Job, JobId, MessageError, Outcome, OutcomeKind};
+use excite_service::usable;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use crate::beat::Beat;
 use crate::breaker::Breaker;
+use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::execute::{Ended, Executor};
 use crate::finish::Finisher;
@@ -32,12 +35,11 @@ use crate::patience::PatientStore;
 use crate::pipeline::{Pipeline, Row, RowError};
 use crate::prepare::{Prepared, mark, prepare};
 use crate::status::{Status, live};
+use crate::task::Task;
 use crate::watch::Watch;
 
 /// How long the last calls may take when the worker stops.
 const LAST_CALLS: Duration = Duration::from_secs(3);
-/// How long outcomes of stuck jobs may take to be confirmed.
-const LAST_OUTCOMES: Duration = Duration::from_secs(15);
 
 /// What a worker stands on.
 #[derive(Clone)]
@@ -96,6 +98,10 @@ pub struct Worker {
     finishing: usize,
     /// Whether the compute thread has work.
     busy: bool,
+    /// The jobs that it has.
+    running: Vec<JobId>,
+    /// What it has; a stop does not wait for it.
+    compute: JoinSet<Event>,
     tasks: JoinSet<Event>,
 }
 
@@ -104,13 +110,16 @@ enum Mode {
     Taking,
     /// Too many failed: it tests itself once nothing runs.
     Broken,
+    /// It finishes what runs.
     Draining,
+    /// It hands over what runs.
+    Leaving,
 }
 
 /// The end of a task.
 enum Event {
     Prepared(JobId, Prepared),
-    Ran(Vec<Job>, Result<Vec<Row>, Ended>),
+    Ran(Vec<Task>, Result<Vec<Row>, Ended>),
     Concluded {
         ran: bool,
         kind: OutcomeKind,
@@ -118,6 +127,7 @@ enum Event {
     Tested(Result<(), String>),
     /// A delivery that is no job was reported.
     Refused,
+    HandedOver,
 }
 
 impl Worker {
@@ -139,11 +149,14 @@ impl Worker {
         let held = Arc::new(Held::default());
         let patience = Duration::from_secs(config.store_patience_seconds);
         let store = PatientStore::new(Arc::clone(&ports.store), patience, metrics.clone());
+        let every = Duration::from_secs(config.checkpoint_seconds);
+        let checkpoints = Checkpoints::new(Arc::clone(&ports.store), metrics.clone(), every);
         let finisher = Finisher {
             worker: config.name.clone(),
             queue: Arc::clone(&ports.queue),
             store,
             held: Arc::clone(&held),
+            checkpoints: Arc::new(checkpoints),
             metrics: metrics.clone(),
         };
         let wait = Duration::from_millis(config.micro_batch_wait_milliseconds);
@@ -156,6 +169,8 @@ impl Worker {
             active: 0,
             finishing: 0,
             busy: false,
+            running: Vec::new(),
+            compute: JoinSet::new(),
             tasks: JoinSet::new(),
             config,
             ports,
@@ -175,14 +190,14 @@ impl Worker {
         (Arc::new(move || live(&watch)), Arc::new(move || status.ready(&queue)))
     }
 
-    /// Tests itself, then takes jobs until `stop` or an operator's drain; then finishes what runs.
+    /// Tests itself, then takes jobs until `stop`, and hands over what runs; or until an operator's
+    /// drain, and finishes what runs.
     ///
     /// # Errors
     /// If it cannot go on; see [`WorkerError`].
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         let beating = CancellationToken::new();
-        // An operator's drain is no signal: the first of those still finishes what runs.
-        let stop = stop.child_token();
+        let drain = CancellationToken::new();
         let beat = Beat {
             config: self.config.clone(),
             progress: Arc::clone(&self.ports.progress),
@@ -191,11 +206,11 @@ impl Worker {
             status: Arc::clone(&self.status),
             models: self.models.clone(),
             metrics: self.metrics.clone(),
-            drain: stop.clone(),
+            drain: drain.clone(),
         };
         let beat = tokio::spawn(beat.run(beating.clone()));
-        let ended = match self.start(&stop).await {
-            Ok(true) => self.work(&stop).await,
+        let ended = match self.start(&stop, &drain).await {
+            Ok(true) => self.work(&stop, &drain).await,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
@@ -213,13 +228,18 @@ impl Worker {
     }
 
     /// Whether the worker is to work; not if it was stopped meanwhile.
-    async fn start(&self, stop: &CancellationToken) -> Result<bool, WorkerError> {
+    async fn start(
+        &self,
+        stop: &CancellationToken,
+        drain: &CancellationToken,
+    ) -> Result<bool, WorkerError> {
         info!(worker = self.config.name, class = self.config.class, "the worker starts");
         let tell = |error: &StoreError| {
             self.status.set(WorkerState::Starting, &format!("the store: {error}"));
         };
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
+            () = drain.cancelled() => return Ok(false),
             usable = usable(&*self.ports.store, &self.config.name, tell) => {
                 usable.map_err(WorkerError::Store)?;
             }
@@ -227,6 +247,7 @@ impl Worker {
         self.status.set(WorkerState::Starting, "it tests itself");
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
+            () = drain.cancelled() => return Ok(false),
             passed = self.executor.self_test() => passed.map_err(WorkerError::SelfTest)?,
         }
         self.status.set(WorkerState::Ready, "");
@@ -234,7 +255,11 @@ impl Worker {
         Ok(true)
     }
 
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), WorkerError> {
+    async fn work(
+        &mut self,
+        stop: &CancellationToken,
+        drain: &CancellationToken,
+    ) -> Result<(), WorkerError> {
         let mut checks = tokio::time::interval(Duration::from_secs(1));
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut give_up: Option<Instant> = None;
@@ -244,7 +269,10 @@ impl Worker {
                 // From now on express jobs are others'.
                 self.subscribe().await;
             }
-            if self.mode == Mode::Draining && self.tasks.is_empty() {
+            let idle = self.tasks.is_empty();
+            if self.mode == Mode::Draining && idle && self.compute.is_empty()
+                || self.mode == Mode::Leaving && idle
+            {
                 info!("nothing is left to finish");
                 return Ok(());
             }
@@ -259,11 +287,18 @@ impl Worker {
                     // Its job stays unacknowledged, and is delivered again.
                     Err(panic) => error!(%panic, "a task panicked"),
                 },
+                Some(ran) = self.compute.join_next() => match ran {
+                    Ok(event) => self.on(event)?,
+                    Err(panic) => error!(%panic, "a task panicked"),
+                },
                 () = sleep_until(due) => {}
                 _ = checks.tick() => self.check().await?,
-                () = stop.cancelled(), if self.mode != Mode::Draining => {
+                () = stop.cancelled(), if self.mode != Mode::Leaving => {
                     let limit = Duration::from_secs(self.config.drain_seconds);
                     give_up = Some(Instant::now() + limit);
+                    self.hand_over(limit).await;
+                }
+                () = drain.cancelled(), if matches!(self.mode, Mode::Taking | Mode::Broken) => {
                     self.drain().await;
                 }
                 () = sleep_until(give_up) => {
@@ -283,7 +318,7 @@ impl Worker {
         let free = if self.busy || !room { 0 } else { u16::try_from(free).unwrap_or(slots) };
         let (bulk, express) = match self.mode {
             Mode::Taking => (slots, free),
-            Mode::Broken | Mode::Draining => (0, 0),
+            Mode::Broken | Mode::Draining | Mode::Leaving => (0, 0),
         };
         for delivery in self.lanes.adjust(bulk, express).await {
             self.arrive(delivery);
@@ -362,21 +397,29 @@ impl Worker {
 
     fn on(&mut self, event: Event) -> Result<(), WorkerError> {
         match event {
-            Event::Prepared(id, _) if self.mode == Mode::Draining => self.give_back(id),
-            Event::Prepared(id, Prepared::Run { alone }) => match self.held.said(id) {
-                Some(said) => self.waiting.push(said.job, alone, std::time::Instant::now()),
+            Event::Prepared(id, _) if matches!(self.mode, Mode::Draining | Mode::Leaving) => {
+                self.give_back(id);
+            }
+            Event::Prepared(id, Prepared::Run { alone, checkpoint }) => match self.held.said(id) {
+                Some(said) => {
+                    let task = Task { job: said.job, checkpoint };
+                    self.waiting.push(task, alone, std::time::Instant::now());
+                }
                 None => self.active -= 1,
             },
             Event::Prepared(id, Prepared::Answer(kind)) => {
                 self.active -= 1;
                 self.conclude(id, kind, false);
             }
-            Event::Ran(jobs, rows) => {
+            // They are being handed over.
+            Event::Ran(..) if self.mode == Mode::Leaving => {}
+            Event::Ran(tasks, rows) => {
                 self.busy = false;
-                self.active -= jobs.len();
+                self.running.clear();
+                self.active -= tasks.len();
                 let rows = rows.map_err(EndedError::from)?;
-                for (job, row) in jobs.into_iter().zip(rows) {
-                    self.finish(job, row);
+                for (task, row) in tasks.into_iter().zip(rows) {
+                    self.finish(task.job, row);
                 }
             }
             Event::Concluded { ran, kind } => {
@@ -396,7 +439,7 @@ impl Worker {
                     self.status.set(WorkerState::Ready, "");
                 }
             }
-            Event::Refused => {}
+            Event::Refused | Event::HandedOver => {}
         }
         Ok(())
     }
@@ -404,40 +447,43 @@ impl Worker {
     /// Gives the compute thread what is due; whether there was anything.
     fn launch(&mut self) -> bool {
         if self.mode == Mode::Broken && !self.busy && self.finishing == 0 {
-            for job in self.waiting.drain() {
-                self.give_back(job.id);
+            for task in self.waiting.drain() {
+                self.give_back(task.job.id);
             }
             self.busy = true;
             let executor = self.executor.clone();
-            self.tasks.spawn(async move { Event::Tested(executor.self_test().await) });
+            self.compute.spawn(async move { Event::Tested(executor.self_test().await) });
             return true;
         }
         if self.due().is_none_or(|due| due > Instant::now()) {
             return false;
         }
-        let jobs = self.waiting.take();
+        let tasks = self.waiting.take();
         self.busy = true;
+        self.running = tasks.iter().map(|task| task.job.id).collect();
         let mut suspect = false;
-        for job in &jobs {
+        for task in &tasks {
+            let job = &task.job;
+            self.finisher.checkpoints.begin(job.id, task.first_step());
             let Some(said) = self.held.said(job.id) else { continue };
             suspect |= said.suspect;
             self.metrics.stage(Stage::Queue, said.since.elapsed().as_secs_f64());
             let span = self.span(job, said.traceparent.as_deref());
-            span.in_scope(|| info!(micro_batch = jobs.len(), "a job starts"));
+            span.in_scope(|| info!(micro_batch = tasks.len(), "a job starts"));
             let (finisher, job) = (self.finisher.clone(), said.job);
             // Nobody waits for this one; it ends with its own time-out.
             tokio::spawn(async move { finisher.started(&job, said.traceparent).await });
         }
         let (executor, finisher) = (self.executor.clone(), self.finisher.clone());
-        self.tasks.spawn(async move {
-            if let (true, [job]) = (suspect, jobs.as_slice())
-                && let Err(error) = mark(&finisher, job).await
+        self.compute.spawn(async move {
+            if let (true, [task]) = (suspect, tasks.as_slice())
+                && let Err(error) = mark(&finisher, &task.job).await
             {
                 let failed = RowError::Failed(crate::patience::failure(&error));
-                return Event::Ran(jobs, Ok(vec![Err(failed)]));
+                return Event::Ran(tasks, Ok(vec![Err(failed)]));
             }
-            let rows = executor.run(jobs.clone()).await;
-            Event::Ran(jobs, rows)
+            let rows = executor.run(tasks.clone()).await;
+            Event::Ran(tasks, rows)
         });
         true
     }
@@ -459,7 +505,7 @@ impl Worker {
             Err(RowError::Failed(failure)) => {
                 self.conclude(job.id, OutcomeKind::Failed(failure), true);
             }
-            // It stays unacknowledged: another worker gets it.
+            // Only a worker that leaves abandons, and it waits for no run.
             Err(RowError::Abandoned) => {}
         }
     }
@@ -489,45 +535,6 @@ impl Worker {
             }
             Event::Refused
         });
-    }
-
-    async fn check(&mut self) -> Result<(), WorkerError> {
-        let Some(still) = self.watch.stuck() else { return Ok(()) };
-        error!(seconds = still.as_secs(), "a run is stuck");
-        let message = format!("no pass for {} s", still.as_secs());
-        let failure = Failure::new(Class::Timeout, "stuck", message);
-        let running: Vec<JobId> = self.watch.running().iter().map(|running| running.job).collect();
-        let outcomes = running.into_iter().map(|id| {
-            let kind = OutcomeKind::Failed(failure.clone());
-            self.finisher.conclude(id, kind)
-        });
-        let all = futures::future::join_all(outcomes);
-        if tokio::time::timeout(LAST_OUTCOMES, all).await.is_err() {
-            warn!("stuck jobs could not be reported; they are delivered again");
-        }
-        Err(WorkerError::Stuck(still))
-    }
-
-    async fn drain(&mut self) {
-        info!(active = self.active, finishing = self.finishing, "draining");
-        self.mode = Mode::Draining;
-        self.status.set(WorkerState::Draining, "it finishes what runs");
-        self.subscribe().await;
-        for job in self.waiting.drain() {
-            self.give_back(job.id);
-        }
-    }
-
-    /// What is not finished stays unacknowledged and goes to another worker.
-    async fn leave(&mut self) {
-        warn!(jobs = self.held.len(), "the drain is cut short; the broker redelivers the rest");
-        self.watch.abandon();
-        // This worker does not die of them.
-        let suspects = self.held.suspects();
-        let clear = suspects.into_iter().map(|id| self.finisher.clear_suspect(id));
-        let all = futures::future::join_all(clear);
-        // Marks that stay cost their jobs one of three lives, no more.
-        let _ = tokio::time::timeout(LAST_CALLS, all).await;
     }
 
     fn span(&self, job: &Job, traceparent: Option<&str>) -> Span {

@@ -33,6 +33,14 @@ impl Project {
         command
     }
 
+    /// Where cargo puts a program that it builds with a profile.
+    pub(crate) fn built(&self, profile: &str, program: &str) -> Result<PathBuf> {
+        // This one lies in `debug` beside it, wherever CARGO_TARGET_DIR is.
+        let here = std::env::current_exe().context("where this program lies")?;
+        let target = here.ancestors().nth(2).context("this program lies in no target folder")?;
+        Ok(target.join(profile).join(program))
+    }
+
     /// The cargo that started this program, with arguments.
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
         let mut command = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use excite_diffusion::picture::Picture;
-use excite_jobs::{Attention, Job, Sidecar, Spec, VERSION};
+use excite_jobs::{Attention, Sidecar, Spec, VERSION};
 
 use super::{Made, Pipeline, Product, Row, RunError, each};
+use crate::task::Task;
 use crate::watch::Watch;
 
 /// One pixel an image, at once.
@@ -14,16 +15,19 @@ use crate::watch::Watch;
 pub struct Empty;
 
 impl Pipeline for Empty {
-    fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
+    fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
         let started = Instant::now();
-        watch.begin(jobs, 1);
-        watch.pass(jobs).map_err(RunError::Stopped)?;
-        let seconds = each(started, jobs.len());
-        let row = |job: &Job| Product { made: Made::Empty(Box::new(job.spec.clone())), seconds };
-        Ok(jobs.iter().map(|job| Ok(row(job))).collect())
+        watch.begin(tasks, 0, 1);
+        watch.pass(tasks).map_err(RunError::Stopped)?;
+        let seconds = each(started, tasks.len());
+        let row = |task: &Task| {
+            let made = Made::Empty(Box::new(task.job.spec.clone()));
+            Ok(Product { made, seconds })
+        };
+        Ok(tasks.iter().map(row).collect())
     }
 
-    fn free_memory(&mut self, _jobs: &[Job]) -> bool {
+    fn free_memory(&mut self, _tasks: &[Task]) -> bool {
         false
     }
 

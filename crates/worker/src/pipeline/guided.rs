@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use excite_diffusion::{Error, Model, Outputs, Rendered, Run, StepReport};
-use excite_jobs::{Job, Spec};
+use excite_diffusion::{Checkpoint, Error, Model, Outputs, Rendered, Run, StepReport};
+use excite_jobs::Spec;
+use tracing::{debug, warn};
 
 use super::{Made, Pipeline, Product, Row, RowError, RunError, each, run_error};
+use crate::checkpoints::Resumed;
 use crate::metrics::{Metrics, Stage};
 use crate::models::Models;
 use crate::self_test;
+use crate::task::Task;
 use crate::watch::{Stop, Watch};
 
 /// The guided pipeline.
@@ -28,79 +31,126 @@ impl Guided {
     fn run(
         &self,
         model: &Model,
-        jobs: &[Job],
+        tasks: &[Task],
         watch: &Watch,
     ) -> Result<Vec<Option<Rendered>>, RunError> {
         let begun = Instant::now();
-        let specs: Vec<Spec> = jobs.iter().map(|job| job.spec.clone()).collect();
-        let latents = jobs.iter().any(|job| job.outputs.trace);
-        let failed = |error: &Error| run_error(error, watch.pass(jobs));
         let mut run =
-            Run::start(model, &specs, Outputs { latents, maps: true }).map_err(|e| failed(&e))?;
-        watch.begin(jobs, run.steps());
+            self.start(model, tasks).map_err(|error| run_error(&error, watch.pass(tasks)))?;
+        let first = run.done();
+        watch.begin(tasks, first, run.steps());
         self.metrics.stage(Stage::Encode, begun.elapsed().as_secs_f64());
         let denoising = Instant::now();
-        let mut live: Vec<usize> = (0..jobs.len()).collect();
-        while run.done() < run.steps() {
-            leave(&mut run, &mut live, jobs, watch)?;
-            let running = || live.iter().map(|&place| &jobs[place]);
-            let stop = || watch.pass(running()).is_err();
-            let report =
-                run.step(&stop).map_err(|error| run_error(&error, watch.pass(running())))?;
-            self.tell(&report, running(), watch);
+        let mut live: Vec<usize> = (0..tasks.len()).collect();
+        let denoised = self.denoise(&mut run, &mut live, tasks, watch);
+        if let Err(error) = denoised {
+            // What was made is lost, but for what another worker goes on with.
+            if !matches!(error, RunError::Stopped(Stop::Abandoned)) {
+                self.metrics.steps_wasted.inc_by(((run.done() - first) * live.len()) as u64);
+            }
+            return Err(error);
         }
         self.metrics.stage(Stage::Denoise, denoising.elapsed().as_secs_f64());
-        watch.made(jobs, run.steps(), denoising.elapsed().as_secs_f64());
+        watch.made(tasks, run.steps() - first, denoising.elapsed().as_secs_f64());
         let decoding = Instant::now();
-        let rendered = run.finish().map_err(|e| failed(&e))?;
+        let rendered = run.finish().map_err(|error| run_error(&error, watch.pass(tasks)))?;
         self.metrics.stage(Stage::Decode, decoding.elapsed().as_secs_f64());
-        let mut all: Vec<Option<Rendered>> = jobs.iter().map(|_| None).collect();
+        let mut all: Vec<Option<Rendered>> = tasks.iter().map(|_| None).collect();
         for (place, rendered) in live.into_iter().zip(rendered) {
             all[place] = Some(rendered);
         }
         Ok(all)
     }
 
-    fn tell<'a>(&self, report: &StepReport, jobs: impl Iterator<Item = &'a Job>, watch: &Watch) {
-        let rows = jobs.zip(&report.losses).zip(&report.scores);
-        let rows = rows.map(|((job, loss), scores)| (job, *loss, scores.as_slice()));
+    /// A run at the step where its tasks are: they all are at the same.
+    fn start<'m>(&self, model: &'m Model, tasks: &[Task]) -> excite_diffusion::Result<Run<'m>> {
+        let specs: Vec<Spec> = tasks.iter().map(|task| task.job.spec.clone()).collect();
+        let latents = tasks.iter().any(|task| task.job.outputs.trace);
+        let outputs = Outputs { latents, maps: true };
+        let checkpoints: Option<Vec<Checkpoint>> =
+            tasks.iter().map(|task| task.checkpoint.as_deref().cloned()).collect();
+        let Some(checkpoints) = checkpoints else { return Run::start(model, &specs, outputs) };
+        match Run::resume(model, &specs, outputs, &checkpoints) {
+            Err(Error::Checkpoint(reason)) => {
+                warn!(reason, jobs = tasks.len(), "a saved state does not fit; back to step 0");
+                self.metrics.resumed(Resumed::Mismatch);
+                Run::start(model, &specs, outputs)
+            }
+            resumed => resumed,
+        }
+    }
+
+    fn denoise(
+        &self,
+        run: &mut Run<'_>,
+        live: &mut Vec<usize>,
+        tasks: &[Task],
+        watch: &Watch,
+    ) -> Result<(), RunError> {
+        while run.done() < run.steps() {
+            self.leave(run, live, tasks, watch)?;
+            let running = || live.iter().map(|&place| &tasks[place]);
+            let stop = || watch.pass(running()).is_err();
+            let report = run.step(&stop).map_err(|error| {
+                self.metrics.steps_wasted.inc_by(live.len() as u64);
+                run_error(&error, watch.pass(running()))
+            })?;
+            for (row, task) in running().enumerate() {
+                debug!(job = %task.job.id, step = report.step, "a step");
+                match run.checkpoint(row) {
+                    Ok(checkpoint) => watch.boundary(task.job.id, checkpoint),
+                    Err(error) => warn!(%error, "the state of a job cannot be kept"),
+                }
+            }
+            self.tell(&report, running(), watch);
+        }
+        Ok(())
+    }
+
+    fn tell<'a>(&self, report: &StepReport, tasks: impl Iterator<Item = &'a Task>, watch: &Watch) {
+        let rows = tasks.zip(&report.losses).zip(&report.scores);
+        let rows = rows.map(|((task, loss), scores)| (task, *loss, scores.as_slice()));
         let took = watch.step(report.step, report.steps, rows);
         self.metrics.step_duration.observe(took.as_secs_f64());
         self.metrics.steps.inc_by(report.losses.len() as u64);
     }
-}
 
-/// Jobs that were cancelled leave the run between two steps.
-fn leave(
-    run: &mut Run<'_>,
-    live: &mut Vec<usize>,
-    jobs: &[Job],
-    watch: &Watch,
-) -> Result<(), RunError> {
-    let keep: Vec<bool> =
-        live.iter().map(|&place| !watch.is_cancelled(jobs[place].batch)).collect();
-    if !keep.contains(&true) {
-        return Err(RunError::Stopped(Stop::Cancelled));
+    /// Jobs that were cancelled leave the run between two steps.
+    fn leave(
+        &self,
+        run: &mut Run<'_>,
+        live: &mut Vec<usize>,
+        tasks: &[Task],
+        watch: &Watch,
+    ) -> Result<(), RunError> {
+        let keep: Vec<bool> =
+            live.iter().map(|&place| !watch.is_cancelled(tasks[place].job.batch)).collect();
+        if !keep.contains(&true) {
+            return Err(RunError::Stopped(Stop::Cancelled));
+        }
+        let leaving = keep.iter().filter(|keep| !**keep).count();
+        if leaving > 0 {
+            run.retain(&keep).map_err(|error| run_error(&error, Ok(())))?;
+            let first = tasks.first().map_or(0, Task::first_step);
+            self.metrics.steps_wasted.inc_by((leaving * run.done().saturating_sub(first)) as u64);
+            let mut keep = keep.into_iter();
+            live.retain(|_| keep.next().unwrap_or(true));
+        }
+        Ok(())
     }
-    if keep.contains(&false) {
-        run.retain(&keep).map_err(|error| run_error(&error, Ok(())))?;
-        let mut keep = keep.into_iter();
-        live.retain(|_| keep.next().unwrap_or(true));
-    }
-    Ok(())
 }
 
 impl Pipeline for Guided {
-    fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
-        let Some(first) = jobs.first() else { return Ok(Vec::new()) };
-        watch.loading(jobs);
+    fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
+        let Some(Task { job: first, .. }) = tasks.first() else { return Ok(Vec::new()) };
+        watch.loading(tasks);
         let model =
             self.models.get(&first.spec.model).map_err(|error| match error.is_out_of_memory() {
                 true => RunError::OutOfMemory(error.to_string()),
                 false => RunError::Model(error.failure()),
             })?;
         let started = Instant::now();
-        let rendered = self.run(&model, jobs, watch)?;
+        let rendered = self.run(&model, tasks, watch)?;
         self.metrics
             .gpu_seconds
             .with_label_values(&[self.models.label(&first.spec.model)])
@@ -113,8 +163,8 @@ impl Pipeline for Guided {
         Ok(rendered.into_iter().map(row).collect())
     }
 
-    fn free_memory(&mut self, jobs: &[Job]) -> bool {
-        jobs.first().is_some_and(|job| self.models.evict_all_but(&job.spec.model))
+    fn free_memory(&mut self, tasks: &[Task]) -> bool {
+        tasks.first().is_some_and(|task| self.models.evict_all_but(&task.job.spec.model))
     }
 
     fn self_test(&mut self) -> Result<(), String> {

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use excite_jobs::{Class, Failure, Job};
-use excite_worker::Watch;
+use excite_jobs::{Class, Failure};
 use excite_worker::pipeline::{Empty, Pipeline, Row, RunError};
+use excite_worker::{Task, Watch};
 
 /// Makes images of one pixel when the gate is open.
 #[derive(Clone, Default)]
@@ -61,13 +61,13 @@ impl Gate {
 }
 
 impl Pipeline for Gate {
-    fn render(&mut self, jobs: &[Job], watch: &Watch) -> Result<Vec<Row>, RunError> {
-        watch.begin(jobs, 1);
+    fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
+        watch.begin(tasks, 0, 1);
         let mut state = self.0.state.lock().unwrap();
-        state.runs.push(jobs.iter().map(|job| job.index).collect());
+        state.runs.push(tasks.iter().map(|task| task.job.index).collect());
         while state.shut {
             // As the guided pipeline asks before each pass.
-            watch.pass(jobs).map_err(RunError::Stopped)?;
+            watch.pass(tasks).map_err(RunError::Stopped)?;
             let turn = Duration::from_millis(5);
             state = self.0.changed.wait_timeout(state, turn).unwrap().0;
         }
@@ -75,10 +75,10 @@ impl Pipeline for Gate {
             return Err(RunError::Model(Failure::new(Class::Transient, "broken", "it is broken")));
         }
         drop(state);
-        Empty.render(jobs, watch)
+        Empty.render(tasks, watch)
     }
 
-    fn free_memory(&mut self, _jobs: &[Job]) -> bool {
+    fn free_memory(&mut self, _tasks: &[Task]) -> bool {
         false
     }
 

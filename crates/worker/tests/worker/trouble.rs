@@ -1,7 +1,8 @@
 //! Faults: a store that fails, lost leases, killers, broken workers, the end.
 
+use excite_jobs::progress::Progress;
 use excite_jobs::queue::{Queue, QueueName};
-use excite_jobs::{JobId, Lane, Sidecar, keys};
+use excite_jobs::{JobId, Lane, OutcomeKind, Sidecar, keys};
 use excite_worker::pipeline::Empty;
 use excite_worker::{Config, WorkerError};
 
@@ -183,7 +184,7 @@ async fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
     until("it runs", async || gate.runs().len() == 1).await;
     setting.submit(&setting.job(1)).await;
     until("it waits", async || worker.metrics.held.get() == 2).await;
-    worker.stop.cancel();
+    setting.progress.drain("w-1").await.unwrap();
     let jobs = QueueName::jobs("default", Lane::Bulk);
     until("it goes back", async || setting.queue.depth(&jobs).await.unwrap().ready == 1).await;
     gate.open();
@@ -193,16 +194,20 @@ async fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
 }
 
 #[tokio::test]
-async fn a_drain_that_takes_too_long_leaves_the_rest_to_others() {
-    let setting = Setting::new().await;
+async fn a_stop_hands_over_what_runs_and_gives_back_the_rest() {
+    let mut setting = Setting::new().await;
     let gate = Gate::shut();
-    let config = Config { drain_seconds: 1, ..Config::default() };
     let id = redeliver(&setting, 0).await;
-    let worker = setting.work_as(gate.clone(), None, config);
+    let worker = setting.work(gate.clone());
     until("it runs", async || gate.runs().len() == 1).await;
+    setting.submit(&setting.job(1)).await;
+    until("it waits", async || worker.metrics.held.get() == 2).await;
     worker.stop().await;
+    let outcome = setting.outcome().await;
+    let nothing = OutcomeKind::Preempted { checkpoint: None, step: 0 };
+    assert_eq!((outcome.index, outcome.attempt, outcome.kind), (0, 1, nothing));
     let jobs = QueueName::jobs("default", Lane::Bulk);
-    assert_eq!(setting.queue.depth(&jobs).await.unwrap().ready, 1, "unacknowledged, it is back");
+    assert_eq!(setting.queue.depth(&jobs).await.unwrap().ready, 1, "only the one that waited");
     assert!(setting.keys(&keys::suspects(id)).await.is_empty(), "nobody died of it");
 }
 
@@ -222,16 +227,16 @@ struct Still;
 impl excite_worker::pipeline::Pipeline for Still {
     fn render(
         &mut self,
-        jobs: &[excite_jobs::Job],
+        tasks: &[excite_worker::Task],
         watch: &excite_worker::Watch,
     ) -> Result<Vec<excite_worker::pipeline::Row>, excite_worker::pipeline::RunError> {
-        watch.begin(jobs, 1);
+        watch.begin(tasks, 0, 1);
         loop {
             std::thread::park();
         }
     }
 
-    fn free_memory(&mut self, _jobs: &[excite_jobs::Job]) -> bool {
+    fn free_memory(&mut self, _tasks: &[excite_worker::Task]) -> bool {
         false
     }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask bench queue`: what the distributed part can do, beside its goals.
 //!
-//! Not the measuring: that is tests/benches/queue.rs, on private servers.
+//! Not the measuring: that is tests/src/bin/excite-bench-queue.rs, on private servers.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -38,8 +38,8 @@ pub(crate) fn queue(project: &Project, args: &QueueArgs) -> Result<()> {
     let mut build = vec!["build", "--release", "--bins"];
     build.extend(programs.iter().flat_map(|name| ["-p", name]));
     project::run(&mut project.cargo(&build)).context("the programs do not build")?;
-    let bench = ["bench", "-p", "excite-tests", "--bench", "queue", "--quiet"];
-    let text = project::output(&mut project.cargo(&bench)).context("tests/benches/queue.rs")?;
+    let bench = project.built("release", "excite-bench-queue")?;
+    let text = project::output(&mut project.command(&bench)).context("excite-bench-queue")?;
     let report: Value = serde_json::from_str(&text).context("it did not print one JSON object")?;
     if args.json {
         println!("{report}");

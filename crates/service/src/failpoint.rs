@@ -1,0 +1,18 @@
+//! Points where tests crash a program or look into it: nothing without the feature `failpoints`,
+//! which only tests turn on.
+//!
+//! `FAILPOINTS="stored_image=return"` ends the process there, as a power cut would;
+//! `stored_image=1*off->return` the second time. More in the documents of the crate `fail`.
+
+/// A point that is called `name`.
+pub fn reach(name: &str) {
+    fail::fail_point!(name, |_| std::process::abort());
+    // Without the feature nobody asks.
+    let _ = name;
+}
+
+/// Reads `FAILPOINTS`; it holds as long as what is returned.
+#[cfg(feature = "failpoints")]
+pub fn listen() -> fail::FailScenario<'static> {
+    fail::FailScenario::setup()
+}
