@@ -24,6 +24,11 @@ fn specs(model: &Model, line: &str) -> Vec<Spec> {
 
 /// A worker on real models.
 fn work(setting: &Setting, models_dir: Option<PathBuf>, slots: u16) -> Running {
+    work_measured(setting, models_dir, slots).0
+}
+
+/// The same, with the metrics of its pipeline.
+fn work_measured(setting: &Setting, models_dir: Option<PathBuf>, slots: u16) -> (Running, Metrics) {
     let metrics = Metrics::new("test").unwrap();
     let options = ModelsOptions {
         models_dir,
@@ -34,8 +39,9 @@ fn work(setting: &Setting, models_dir: Option<PathBuf>, slots: u16) -> Running {
     let runtime = tokio::runtime::Handle::current();
     let store = Arc::clone(&setting.store) as Arc<dyn Store>;
     let models = Arc::new(Models::new(options, store, runtime, metrics.clone()));
-    let pipeline = Guided::new(Arc::clone(&models), metrics);
-    setting.work_as(pipeline, Some(models), Config { slots, ..Config::default() })
+    let pipeline = Guided::new(Arc::clone(&models), metrics.clone());
+    let config = Config { slots, ..Config::default() };
+    (setting.work_as(pipeline, Some(models), config), metrics)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,4 +189,51 @@ async fn a_model_of_the_directory_is_found_by_its_name() {
     setting.submit(&setting.job_of(0, spec)).await;
     setting.success().await;
     worker.stop().await;
+}
+
+/// What is saved while a job runs is gone with the job; what cannot be used costs steps, never the
+/// image.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_goes_on_from_the_latest_state_that_fits() {
+    let mut setting = Setting::new().await;
+    let model = Model::load(&bundled()).unwrap();
+    let line = r#"{"prompt": "a cat and a frog", "seeds": "8..10", "steps": 3,
+        "method_params": {"thresholds": {}}}"#;
+    let specs = specs(&model, line);
+    let outputs = Outputs { latents: false, maps: true };
+    let mut run = Run::start(&model, &specs, outputs).unwrap();
+    run.step(&|| false).unwrap();
+    run.step(&|| false).unwrap();
+    let fits = run.checkpoint(0).unwrap().to_bytes().unwrap();
+    let others = run.checkpoint(1).unwrap().to_bytes().unwrap();
+    // As if another kind of machine had made it.
+    let kind = excite_diffusion::kind().as_bytes();
+    let at = fits.windows(kind.len()).position(|bytes| bytes == kind).unwrap();
+    let mut foreign = others.clone();
+    foreign[at..at + kind.len()].fill(b'x');
+    let rendered = run.complete(&|| false, |_| ()).unwrap();
+    let want = rendered[0].picture.to_png_of(&specs[0]).unwrap();
+    let cut = fits[..fits.len() / 2].to_vec();
+    // Step by step: what is saved, and the steps that are left of four.
+    for (index, saved, left) in [
+        (0, vec![(2, fits.clone())], 2),
+        (1, vec![(2, fits.clone()), (3, cut.clone())], 2),
+        (2, vec![(1, others.clone()), (2, foreign), (3, cut)], 4),
+        (3, vec![], 4),
+    ] {
+        let mut job = setting.job_of(index, specs[0].clone());
+        job.lease = 2;
+        job.checkpoint = Some(keys::checkpoint(job.id, 2, 1));
+        for (step, bytes) in saved {
+            setting.put(&keys::checkpoint(job.id, step, 1), bytes).await;
+        }
+        setting.submit(&job).await;
+        let (worker, metrics) = work_measured(&setting, None, 1);
+        let (_, success) = setting.success().await;
+        assert!(setting.get(&success.key).await.unwrap() == want, "job {index} has other bytes");
+        assert_eq!(metrics.steps.get(), left, "job {index}");
+        worker.stop().await;
+        let kept = setting.keys(&keys::checkpoints(job.id)).await;
+        assert!(kept.is_empty(), "job {index}: {kept:?}");
+    }
 }
