@@ -1,8 +1,8 @@
 //! Points where tests crash a program or look into it: nothing without the feature `failpoints`,
 //! which only tests turn on.
 //!
-//! `FAILPOINTS="stored_image=return"` ends the process there, as a power cut would;
-//! `stored_image=1*off->return` the second time. More in the documents of the crate `fail`.
+//! `FAILPOINTS="worker_stored_image=return"` ends the process there, as a power cut would;
+//! `worker_stored_image=1*off->return` the second time. More in the documents of the crate `fail`.
 
 /// A point that is called `name`.
 pub fn reach(name: &str) {

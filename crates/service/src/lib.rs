@@ -6,6 +6,7 @@ pub mod config;
 pub mod described;
 pub mod failpoint;
 pub mod health;
+mod pauses;
 pub mod ports;
 pub mod process;
 mod redact;
@@ -13,5 +14,6 @@ pub mod signals;
 pub mod telemetry;
 mod usable;
 
+pub use pauses::Pauses;
 pub use redact::redacted;
 pub use usable::usable;

@@ -112,7 +112,10 @@ impl Checkpoints {
         checkpoint: Arc<Checkpoint>,
     ) -> Result<String, SaveError> {
         let step = checkpoint.next_step();
-        self.jobs().entry(job.id).or_default().saving = true;
+        // Without an entry the job was concluded meanwhile, and must not come back by this.
+        if let Some(saved) = self.jobs().get_mut(&job.id) {
+            saved.saving = true;
+        }
         let key = keys::checkpoint(job.id, u32::try_from(step).unwrap_or(u32::MAX), job.lease);
         let put = async {
             let bytes = tokio::task::spawn_blocking(move || checkpoint.to_bytes()).await??;

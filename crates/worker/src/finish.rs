@@ -12,7 +12,7 @@ use excite_jobs::store::{Condition, StoreError};
 use excite_jobs::{
     Class, Control, Failure, Job, JobId, Outcome, OutcomeKind, Sidecar, Success, VERSION, keys,
 };
-use excite_service::failpoint;
+use excite_service::{Pauses, failpoint};
 use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
@@ -20,7 +20,7 @@ use crate::checkpoints::Checkpoints;
 use crate::held::Held;
 use crate::metrics::{Metrics, Stage};
 use crate::models::label;
-use crate::patience::{PatientStore, Pauses, failure};
+use crate::patience::{PatientStore, failure};
 use crate::pipeline::{Encoded, Product, chain, sha256};
 
 /// Stores and reports.
@@ -190,7 +190,7 @@ impl Finisher {
     }
 
     async fn publish(&self, queue: &QueueName, message: Message) {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::default();
         while let Err(error) = self.queue.publish(queue, message.clone()).await {
             warn!(%error, "a message was not confirmed; it is published again");
             pauses.pause().await;

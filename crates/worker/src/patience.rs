@@ -8,31 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use excite_jobs::store::{Condition, Etag, Head, Object, Store, StoreError};
 use excite_jobs::{Class, Failure};
+use excite_service::Pauses;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::metrics::Metrics;
-
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(10);
-
-/// Growing pauses with jitter, so that many workers do not come back together.
-#[derive(Debug)]
-pub(crate) struct Pauses {
-    next: Duration,
-}
-
-impl Pauses {
-    pub(crate) fn new() -> Self {
-        Self { next: FIRST }
-    }
-
-    pub(crate) async fn pause(&mut self) {
-        let part = rand::random_range(0.5..1.);
-        tokio::time::sleep(self.next.mul_f64(part)).await;
-        self.next = (self.next * 2).min(LONGEST);
-    }
-}
 
 /// The store, with patience.
 #[derive(Clone)]
@@ -80,7 +60,7 @@ impl PatientStore {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let (began, mut pauses) = (Instant::now(), Pauses::new());
+        let (began, mut pauses) = (Instant::now(), Pauses::default());
         loop {
             match call().await {
                 Err(error) if error.is_transient() && began.elapsed() < self.patience => {

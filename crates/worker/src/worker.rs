@@ -96,11 +96,9 @@ pub struct Worker {
     active: usize,
     /// Jobs that are stored and reported.
     finishing: usize,
-    /// Whether the compute thread has work.
-    busy: bool,
-    /// The jobs that it has.
+    /// The jobs that the compute thread has.
     running: Vec<JobId>,
-    /// What it has; a stop does not wait for it.
+    /// What the compute thread has: one task at most. A stop does not wait for it.
     compute: JoinSet<Event>,
     tasks: JoinSet<Event>,
 }
@@ -168,7 +166,6 @@ impl Worker {
             mode: Mode::Taking,
             active: 0,
             finishing: 0,
-            busy: false,
             running: Vec::new(),
             compute: JoinSet::new(),
             tasks: JoinSet::new(),
@@ -270,7 +267,7 @@ impl Worker {
                 self.subscribe().await;
             }
             let idle = self.tasks.is_empty();
-            if self.mode == Mode::Draining && idle && self.compute.is_empty()
+            if self.mode == Mode::Draining && idle && !self.is_busy()
                 || self.mode == Mode::Leaving && idle
             {
                 info!("nothing is left to finish");
@@ -315,7 +312,7 @@ impl Worker {
         let free = usize::from(slots).saturating_sub(self.active);
         // While the store fails, what is finished piles up; more must not come.
         let room = self.finishing <= 2 * usize::from(slots);
-        let free = if self.busy || !room { 0 } else { u16::try_from(free).unwrap_or(slots) };
+        let free = if self.is_busy() || !room { 0 } else { u16::try_from(free).unwrap_or(slots) };
         let (bulk, express) = match self.mode {
             Mode::Taking => (slots, free),
             Mode::Broken | Mode::Draining | Mode::Leaving => (0, 0),
@@ -325,9 +322,14 @@ impl Worker {
         }
     }
 
+    /// Whether the compute thread has work.
+    fn is_busy(&self) -> bool {
+        !self.compute.is_empty()
+    }
+
     /// When the next micro-batch should start.
     fn due(&self) -> Option<Instant> {
-        let due = self.waiting.due().filter(|_| !self.busy && self.mode == Mode::Taking)?;
+        let due = self.waiting.due().filter(|_| !self.is_busy() && self.mode == Mode::Taking)?;
         // What the express queue holds has a moment to come first.
         let wait = Duration::from_millis(self.config.micro_batch_wait_milliseconds);
         let settled = self.lanes.express_since().map(|since| since + wait);
@@ -414,7 +416,6 @@ impl Worker {
             // They are being handed over.
             Event::Ran(..) if self.mode == Mode::Leaving => {}
             Event::Ran(tasks, rows) => {
-                self.busy = false;
                 self.running.clear();
                 self.active -= tasks.len();
                 let rows = rows.map_err(EndedError::from)?;
@@ -431,7 +432,6 @@ impl Worker {
                 }
             }
             Event::Tested(passed) => {
-                self.busy = false;
                 passed.map_err(WorkerError::SelfTest)?;
                 self.breaker.passed();
                 if self.mode == Mode::Broken {
@@ -446,11 +446,10 @@ impl Worker {
 
     /// Gives the compute thread what is due; whether there was anything.
     fn launch(&mut self) -> bool {
-        if self.mode == Mode::Broken && !self.busy && self.finishing == 0 {
+        if self.mode == Mode::Broken && !self.is_busy() && self.finishing == 0 {
             for task in self.waiting.drain() {
                 self.give_back(task.job.id);
             }
-            self.busy = true;
             let executor = self.executor.clone();
             self.compute.spawn(async move { Event::Tested(executor.self_test().await) });
             return true;
@@ -459,7 +458,6 @@ impl Worker {
             return false;
         }
         let tasks = self.waiting.take();
-        self.busy = true;
         self.running = tasks.iter().map(|task| task.job.id).collect();
         let mut suspect = false;
         for task in &tasks {
