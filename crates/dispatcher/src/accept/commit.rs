@@ -11,6 +11,7 @@ use excite_jobs::api::BatchOptions;
 use excite_jobs::queue::{Message, QueueName};
 use excite_jobs::store::{Condition, Store, StoreError};
 use excite_jobs::{Batch, BatchId, Control, Idempotency, VERSION, keys};
+use excite_service::failpoint;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -57,6 +58,7 @@ pub(super) async fn commit(
     let mut adopted = false;
     if let Some(claim) = claim {
         let holder = take(&*ports.store, &claim, batch.id, &mut orphans).await?;
+        failpoint::reach("dispatcher_took_key");
         if holder != batch.id {
             if let Some(known) = wait_for(&*ports.store, holder).await? {
                 return Ok(Accepted::Known(known));
@@ -69,6 +71,7 @@ pub(super) async fn commit(
     let store = &*ports.store;
     // Of no use without a header, and swept then; a header without it would never be fed.
     store.put(&keys::active(batch.id), Bytes::new(), Condition::Always).await?;
+    failpoint::reach("dispatcher_marked_batch");
     let body = header::json(&batch);
     match store.put(&keys::batch(batch.id), body, Condition::Absent).await {
         Ok(_) => {}
@@ -88,6 +91,7 @@ pub(super) async fn commit(
             return Err(error.into());
         }
     }
+    failpoint::reach("dispatcher_committed_batch");
     orphans.keep();
     let (jobs, lines) = (batch.jobs, batch.lines);
     info!(batch = %batch.id, jobs, lines, model = batch.model, lane = %batch.lane, "accepted");

@@ -10,6 +10,7 @@ use excite_jobs::progress::WorkerState;
 use excite_jobs::queue::{Depth, QueueError, QueueName};
 use excite_jobs::store::{Condition, Etag, StoreError};
 use excite_jobs::{BatchId, Cursor, Lane, VERSION, keys};
+use excite_service::failpoint;
 use futures::{StreamExt, stream};
 use tracing::warn;
 
@@ -153,6 +154,7 @@ impl Leader {
             }
         };
         let put: Vec<_> = stream::iter(claims).map(put).buffer_unordered(CLAIMS).collect().await;
+        failpoint::reach("dispatcher_claimed");
         let mut held = BTreeMap::new();
         for (claim, put) in put {
             if self.claimed(&claim, put).await? {

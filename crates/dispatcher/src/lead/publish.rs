@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use excite_jobs::queue::{Message, QueueError};
 use excite_jobs::{Batch, BatchId, Class, DeadReason, Failure, Job, JobState};
+use excite_service::failpoint;
 use futures::{StreamExt, stream};
 use tracing::{error, warn};
 
@@ -115,7 +116,11 @@ impl Leader {
                 .with_label_values(&[if sent.is_ok() { "ok" } else { "failed" }])
                 .inc();
             match sent {
-                Ok(()) => self.published(&due),
+                Ok(()) => {
+                    let fed = if due.fed { "dispatcher_fed" } else { "dispatcher_followed" };
+                    failpoint::reach(fed);
+                    self.published(&due);
+                }
                 Err(error) => {
                     let why = self.refused(&due, error).await;
                     failed.push((due, why));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use excite_jobs::queue::Acker;
 use excite_jobs::store::Condition;
 use excite_jobs::{BatchId, Done, Lane, Summary, keys};
+use excite_service::failpoint;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -106,7 +107,11 @@ impl Leader {
         let mut works = true;
         for (part, put) in written {
             match put {
-                Ok(()) => acknowledge(part.entries).await,
+                Ok(()) => {
+                    failpoint::reach("dispatcher_recorded");
+                    acknowledge(part.entries).await;
+                    failpoint::reach("dispatcher_acknowledged");
+                }
                 Err(error) => {
                     warn!(batch = %part.batch, %error, "conclusions cannot be recorded yet");
                     works = false;
@@ -163,6 +168,7 @@ impl Leader {
         if old.is_none_or(|(old, _)| old.tally.states != summary.tally.states) {
             store.put(&key, json(&summary), Condition::Always).await?;
         }
+        failpoint::reach("dispatcher_summarized");
         store.delete(&[keys::active(id)]).await?;
         Ok(())
     }
