@@ -8,6 +8,7 @@ use excite_jobs::{BatchId, JobId, State, keys};
 use serde_json::Value;
 
 use crate::poll::{Try, eventually};
+use crate::proxy::Proxy;
 use crate::{Folder, Port, Program, Rabbit, Redis, S3, built};
 
 /// Where the images go.
@@ -25,6 +26,17 @@ pub struct Service {
     pub url: String,
 }
 
+/// What the programs of a cluster go through to its servers.
+#[derive(Debug)]
+pub struct Links {
+    /// To RabbitMQ.
+    pub broker: Proxy,
+    /// To Redis.
+    pub progress: Proxy,
+    /// To S3.
+    pub store: Proxy,
+}
+
 /// RabbitMQ, Redis and S3 of a test, and what runs on them.
 #[derive(Debug)]
 pub struct Cluster {
@@ -38,6 +50,8 @@ pub struct Cluster {
     pub s3: S3,
     /// For files of the test.
     pub folder: Folder,
+    /// Those of [`Cluster::start_behind_proxies`].
+    pub links: Option<Links>,
     client: reqwest::Client,
 }
 
@@ -47,19 +61,44 @@ impl Cluster {
     /// # Errors
     /// If a server does not start.
     pub async fn start(rabbit: &Rabbit, name: &str) -> Result<Self> {
+        Self::servers(rabbit, name, false).await
+    }
+
+    /// The same, with links that can be spoilt between the programs and the servers.
+    ///
+    /// # Errors
+    /// If a server does not start.
+    pub async fn start_behind_proxies(rabbit: &Rabbit, name: &str) -> Result<Self> {
+        Self::servers(rabbit, name, true).await
+    }
+
+    async fn servers(rabbit: &Rabbit, name: &str, behind_proxies: bool) -> Result<Self> {
         crate::choose_cryptography();
         let vhost = format!("{name}-{}", uuid::Uuid::new_v4().simple());
-        let broker = rabbit.vhost(&vhost).await?;
+        let mut broker = rabbit.vhost(&vhost).await?;
         let (redis, s3) = tokio::try_join!(Redis::start(), S3::start())?;
         s3.bucket(BUCKET)?;
-        let mut env: Vec<(String, String)> = vec![
-            ("EXCITE_BROKER__URL".into(), broker),
-            ("EXCITE_PROGRESS__URL".into(), redis.url()),
-        ];
-        env.extend(s3.env(BUCKET).into_iter().map(|(name, value)| (name.into(), value)));
+        let (mut progress, mut store) = (redis.url(), s3.env(BUCKET));
+        let mut links = None;
+        if behind_proxies {
+            let made = Links {
+                broker: Proxy::start(rabbit.port()).await?,
+                progress: Proxy::start(redis.port()).await?,
+                store: Proxy::start(s3.port()).await?,
+            };
+            broker = through(&broker, rabbit.port(), &made.broker);
+            progress = through(&progress, redis.port(), &made.progress);
+            for (_, value) in &mut store {
+                *value = through(value, s3.port(), &made.store);
+            }
+            links = Some(made);
+        }
+        let mut env: Vec<(String, String)> =
+            vec![("EXCITE_BROKER__URL".into(), broker), ("EXCITE_PROGRESS__URL".into(), progress)];
+        env.extend(store.into_iter().map(|(name, value)| (name.into(), value)));
         let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
         let folder = Folder::temporary(name)?;
-        Ok(Self { env, vhost, redis, s3, folder, client })
+        Ok(Self { env, vhost, redis, s3, folder, links, client })
     }
 
     /// The variables of every program of this cluster.
@@ -98,10 +137,18 @@ impl Cluster {
     /// # Errors
     /// If it fails; with everything it said.
     pub async fn excite(&self, server: &Service, args: &[&str]) -> Result<String> {
+        self.excite_at(&server.url, args).await
+    }
+
+    /// The same, of a server that is known by its URL.
+    ///
+    /// # Errors
+    /// If it fails; with everything it said.
+    pub(crate) async fn excite_at(&self, url: &str, args: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::new(built("excite")?);
-        command.args(args).env("EXCITE_SERVER", &server.url).kill_on_drop(true);
+        command.args(args).env("EXCITE_SERVER", url).kill_on_drop(true);
         command.current_dir(self.folder.path());
-        let output = tokio::time::timeout(Duration::from_secs(300), command.output()).await;
+        let output = tokio::time::timeout(Duration::from_secs(900), command.output()).await;
         let output = output.with_context(|| format!("`excite {}`", args.join(" ")))??;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
@@ -168,7 +215,11 @@ impl Cluster {
     /// # Errors
     /// If the answer is an error.
     pub async fn batch(&self, server: &Service, batch: BatchId) -> Result<BatchView> {
-        let bytes = self.get(&format!("{}/v1/batches/{batch}", server.url)).await?;
+        self.batch_at(&server.url, batch).await
+    }
+
+    pub(crate) async fn batch_at(&self, url: &str, batch: BatchId) -> Result<BatchView> {
+        let bytes = self.get(&format!("{url}/v1/batches/{batch}")).await?;
         serde_json::from_slice(&bytes).context("the answer is no batch")
     }
 
@@ -241,7 +292,11 @@ impl Cluster {
     /// # Errors
     /// If it cannot be asked.
     pub async fn metric(&self, service: &Service, name: &str, label: &str) -> Result<f64> {
-        let text = String::from_utf8(self.get(&format!("{}/metrics", service.url)).await?)?;
+        self.metric_at(&service.url, name, label).await
+    }
+
+    pub(crate) async fn metric_at(&self, url: &str, name: &str, label: &str) -> Result<f64> {
+        let text = String::from_utf8(self.get(&format!("{url}/metrics")).await?)?;
         let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(label));
         let mine = lines.filter(|line| line.split(['{', ' ']).next() == Some(name));
         Ok(mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
@@ -264,6 +319,11 @@ impl Cluster {
         names.sort();
         Ok(names)
     }
+}
+
+/// A URL that goes through a proxy instead.
+fn through(url: &str, port: u16, proxy: &Proxy) -> String {
+    url.replace(&format!(":{port}"), &format!(":{}", proxy.port()))
 }
 
 /// Jobs of a batch in a state.

@@ -7,10 +7,12 @@
 mod certs;
 pub mod cluster;
 mod folder;
+pub mod ledger;
 mod poll;
 mod ports;
 mod process;
 mod program;
+pub mod proxy;
 mod rabbit;
 mod redis;
 mod s3;

@@ -87,6 +87,11 @@ impl S3 {
         format!("http://127.0.0.1:{}", self.port.number())
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
     /// The access key and the secret key.
     pub fn keys(&self) -> (&'static str, &'static str) {
         (ACCESS_KEY, SECRET_KEY)

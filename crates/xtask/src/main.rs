@@ -6,6 +6,7 @@
 
 mod bench;
 mod docs;
+mod faults;
 mod full_size;
 mod peers;
 mod project;
@@ -24,6 +25,7 @@ Examples:
   cargo xtask test                 before a commit; CI runs the same
   cargo xtask bench pipeline       seconds, beside diffusers
   cargo xtask bench queue          jobs a second, beside the goals
+  cargo xtask faults --minutes 30  whether anything is lost when everything fails
   cargo xtask docs                 after a change of what pictures look like";
 
 /// Check, measure and illustrate Excite
@@ -40,6 +42,7 @@ enum Task {
     /// Check the house rules alone: headers, lengths, left-overs, links
     Tidy,
     Bench(BenchArgs),
+    Faults(faults::FaultsArgs),
     FullSize(full_size::FullSizeArgs),
     /// Draw the pictures of docs/images again, with the release build
     Docs,
@@ -93,6 +96,7 @@ fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
         Task::Tidy => tidy::run(project),
         Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => bench::pipeline(project, args),
         Task::Bench(BenchArgs { what: Bench::Queue(args) }) => bench::queue::queue(project, args),
+        Task::Faults(args) => faults::faults(project, args),
         Task::FullSize(args) => full_size::run(project, args),
         Task::Docs => docs::run(project),
     }

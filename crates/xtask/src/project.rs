@@ -30,6 +30,17 @@ impl Project {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root).stdin(Stdio::null());
+        // What cargo told this program of itself is not for others: build scripts that look at it
+        // would run again, and all that depends on them be compiled anew.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text == "CARGO_MANIFEST_DIR"
+                || text == "CARGO_MANIFEST_PATH"
+                || text.starts_with("CARGO_PKG_")
+            {
+                command.env_remove(&name);
+            }
+        }
         command
     }
 
