@@ -69,11 +69,11 @@ pub async fn run(options: Options) -> Result<Report> {
     eprintln!("ledger: {:.0} s: no more faults", started.elapsed().as_secs_f64());
 
     let mut report = Report::new(options);
+    report.faults = tally.into_counts();
     load.mend().await?;
     audit::rest(&cluster, &rabbit, &mut crew, &load, &mut report, REST_MAX).await?;
     eprintln!("ledger: {:.0} s: at rest", started.elapsed().as_secs_f64());
     audit::audit(&cluster, &mut crew, &load, &mut report).await?;
-    report.faults = tally.into_counts();
     report.violations.extend(crew.violations);
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
