@@ -1,10 +1,11 @@
 //! The whole system on real servers: dispatchers and workers as processes, spoken to as people do.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use excite_jobs::api::{BatchState, BatchView, JobPage, JobView};
-use excite_jobs::{BatchId, JobId, State, keys};
+use excite_jobs::{BatchId, Done, JobId, State, keys};
 use serde_json::Value;
 
 use crate::poll::{Try, eventually};
@@ -111,7 +112,16 @@ impl Cluster {
     /// # Errors
     /// If it does not become ready.
     pub async fn dispatcher(&self) -> Result<Service> {
-        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", &[]).await
+        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", &[], None).await
+    }
+
+    /// Starts a dispatcher that crashes when it comes to a point.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn crashing_dispatcher(&self, point: &str) -> Result<Service> {
+        let name = "EXCITE_DISPATCHER__LISTEN";
+        self.service("excite-dispatcher", name, &[], Some(point)).await
     }
 
     /// Starts a worker and waits until it takes jobs.
@@ -119,13 +129,28 @@ impl Cluster {
     /// # Errors
     /// If it does not become ready.
     pub async fn worker(&self, args: &[&str]) -> Result<Service> {
-        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args).await
+        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args, None).await
     }
 
-    async fn service(&self, name: &str, listen: &str, args: &[&str]) -> Result<Service> {
+    /// Starts a worker that crashes when it comes to a point.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn crashing_worker(&self, args: &[&str], point: &str) -> Result<Service> {
+        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args, Some(point)).await
+    }
+
+    async fn service(
+        &self,
+        name: &str,
+        listen: &str,
+        args: &[&str],
+        crash: Option<&str>,
+    ) -> Result<Service> {
         let port = Port::free()?;
         let address = format!("127.0.0.1:{}", port.number());
-        let env = self.env().chain([(listen.to_owned(), address.clone())]);
+        let crash = crash.map(|point| ("FAILPOINTS".to_owned(), format!("{point}=return")));
+        let env = self.env().chain([(listen.to_owned(), address.clone())]).chain(crash);
         let mut program = Program::start(built(name)?, args, env)?;
         let url = format!("http://{address}");
         program.wait_http(&format!("{url}/readyz"), START_LIMIT).await?;
@@ -308,17 +333,44 @@ impl Cluster {
     /// If the folder cannot be read.
     pub fn stored(&self, batch: BatchId, folder: &str, end: &str) -> Result<Vec<String>> {
         let path = self.s3.root().join(BUCKET).join(keys::batch_prefix(batch)).join(folder);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let names = std::fs::read_dir(path)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        let names: std::io::Result<Vec<String>> = names.collect();
-        let mut names: Vec<String> =
-            names?.into_iter().filter(|name| name.ends_with(end)).collect();
-        names.sort();
-        Ok(names)
+        Ok(names_in(&path)?.into_iter().filter(|name| name.ends_with(end)).collect())
     }
+
+    /// All that was concluded of a batch, in the order of the parts.
+    ///
+    /// # Errors
+    /// If a part cannot be read.
+    pub fn records(&self, batch: BatchId) -> Result<Vec<Done>> {
+        let folder = self.s3.root().join(BUCKET).join(keys::done_prefix(batch));
+        let mut records = Vec::new();
+        for name in names_in(&folder)? {
+            for line in std::fs::read_to_string(folder.join(&name))?.lines() {
+                records.push(serde_json::from_str(line).with_context(|| name.clone())?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// How many batches the store knows.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn stored_batches(&self) -> Result<usize> {
+        let folder = self.s3.root().join(BUCKET).join(keys::BATCHES_PREFIX);
+        let names = names_in(&folder)?;
+        Ok(names.iter().filter(|name| folder.join(name).join("batch.json").exists()).count())
+    }
+}
+
+fn names_in(path: &Path) -> Result<Vec<String>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(path)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<std::io::Result<Vec<String>>>()?;
+    names.sort();
+    Ok(names)
 }
 
 /// A URL that goes through a proxy instead.

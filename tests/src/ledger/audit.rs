@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -90,7 +90,7 @@ pub(super) async fn audit(
     let mut ended = BTreeMap::new();
     let mut steps_of_cancelled = 0;
     for batch in &load.batches {
-        let stored = Stored::read(&cluster.s3.root().join(BUCKET), batch)?;
+        let stored = Stored::read(cluster, batch)?;
         let found = stored.check(batch, &undisturbed, report);
         for (index, state) in found.iter().enumerate() {
             *report.states.entry(state.as_str().to_owned()).or_default() += 1;
@@ -159,7 +159,8 @@ struct Stored {
 }
 
 impl Stored {
-    fn read(bucket: &Path, batch: &Submitted) -> Result<Self> {
+    fn read(cluster: &Cluster, batch: &Submitted) -> Result<Self> {
+        let bucket = cluster.s3.root().join(BUCKET);
         let folder = bucket.join(keys::batch_prefix(batch.id));
         let header = std::fs::read(bucket.join(keys::batch(batch.id))).context("a header")?;
         let header: Batch = serde_json::from_slice(&header)?;
@@ -174,19 +175,7 @@ impl Stored {
         }
         let jobs = (0..header.jobs).map(|i| header.job(&lines, i).context("a job has no line"));
         let jobs: Vec<Job> = jobs.collect::<Result<_>>()?;
-        let mut parts: Vec<PathBuf> = match folder.join("done").exists() {
-            true => std::fs::read_dir(folder.join("done"))?
-                .map(|entry| Ok(entry?.path()))
-                .collect::<std::io::Result<_>>()?,
-            false => Vec::new(),
-        };
-        parts.sort();
-        let mut done = Vec::new();
-        for part in parts {
-            for line in std::fs::read_to_string(&part)?.lines() {
-                done.push(serde_json::from_str(line).with_context(|| format!("{part:?}"))?);
-            }
-        }
+        let done = cluster.records(batch.id)?;
         Ok(Self { folder, header, jobs, done })
     }
 

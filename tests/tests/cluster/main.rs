@@ -9,6 +9,7 @@ mod bad_jobs;
 mod crashes;
 mod duplicates;
 mod end_to_end;
+mod order;
 mod outages;
 
 use std::time::Duration;
