@@ -102,6 +102,13 @@ impl Cluster {
         Ok(Self { env, vhost, redis, s3, folder, links, client })
     }
 
+    /// Programs that are started from now on log what a filter names.
+    #[must_use]
+    pub fn logging(mut self, filter: &str) -> Self {
+        self.env.push(("EXCITE_LOG__FILTER".into(), filter.into()));
+        self
+    }
+
     /// The variables of every program of this cluster.
     pub fn env(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.env.iter().cloned()

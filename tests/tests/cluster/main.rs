@@ -9,8 +9,10 @@ mod bad_jobs;
 mod crashes;
 mod duplicates;
 mod end_to_end;
+mod links;
 mod order;
 mod outages;
+mod stops;
 
 use std::time::Duration;
 

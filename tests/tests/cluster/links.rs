@@ -1,0 +1,180 @@
+//! Servers and links that are slow, broken or full, one at a time: they cost time, never a job.
+
+use std::time::Duration;
+
+use excite_jobs::State;
+use excite_jobs::api::BatchView;
+use excite_tests::Rabbit;
+use excite_tests::cluster::{Cluster, Service, count};
+use excite_tests::proxy::Fault;
+
+use super::{LIMIT, assert_all_succeeded, guided_lines, lines};
+
+/// Jobs that need no model.
+const EMPTY: [&str; 2] = ["--pipeline", "empty"];
+
+/// Every job succeeded, at its first try.
+fn assert_nothing_failed(view: &BatchView) {
+    assert_all_succeeded(view);
+    let tally = view.tally.as_ref().unwrap();
+    assert!(tally.failures.is_empty() && tally.retries == 0, "{tally:?}");
+}
+
+async fn until_stored(cluster: &Cluster, view: &BatchView, jobs: usize) {
+    excite_tests::eventually(LIMIT, "images", async || {
+        let there = cluster.stored(view.id, "images", ".json").unwrap().len();
+        if there >= jobs { Ok(()) } else { Err(format!("{there} of {jobs}")) }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_delays_no_image() {
+    let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "redis-hangs").await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let _worker = cluster.worker(&EMPTY).await.unwrap();
+    cluster.redis.pause().unwrap();
+    let view = cluster.submit(&dispatcher, "", &lines(6, 1)).await.unwrap();
+    until_stored(&cluster, &view, 6).await;
+    cluster.redis.resume().await.unwrap();
+    let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
+    assert_nothing_failed(&view);
+}
+
+#[tokio::test]
+async fn a_bad_link_to_the_store_costs_time_and_no_try() {
+    let rabbit = Rabbit::shared().await.unwrap();
+    let cluster = Cluster::start_behind_proxies(rabbit, "store-link").await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let _worker = cluster.worker(&EMPTY).await.unwrap();
+    let store = &cluster.links.as_ref().unwrap().store;
+    store.set(Fault::Throttle(20_000));
+    let view = cluster.submit(&dispatcher, "", &lines(20, 1)).await.unwrap();
+    // A reset may come when the server has stored what was sent, and its answer is lost.
+    for jobs in 1..8 {
+        until_stored(&cluster, &view, 2 * jobs).await;
+        store.reset();
+    }
+    store.set(Fault::Cut);
+    excite_tests::eventually(LIMIT, "an answer that the store is away", async || {
+        cluster.batch(&dispatcher, view.id).await.is_err()
+    })
+    .await
+    .unwrap();
+    store.set(Fault::None);
+    let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
+    assert_nothing_failed(&view);
+}
+
+#[tokio::test]
+async fn connections_that_are_closed_again_and_again_lose_nothing() {
+    let rabbit = Rabbit::start().await.unwrap();
+    let cluster = Cluster::start(&rabbit, "closed").await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let _worker = cluster.worker(&EMPTY).await.unwrap();
+    let mut batches = Vec::new();
+    for n in 1..6 {
+        batches.push(cluster.submit(&dispatcher, "", &lines(20, n)).await.unwrap());
+        let closed = rabbit.close_connections().await.unwrap();
+        eprintln!("{closed} connections closed");
+        until_stored(&cluster, &batches[0], 4 * n as usize).await;
+    }
+    for view in batches {
+        let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
+        assert_nothing_failed(&view);
+    }
+}
+
+#[tokio::test]
+async fn a_full_broker_takes_nothing_and_loses_nothing() {
+    let rabbit = Rabbit::start().await.unwrap();
+    let cluster = Cluster::start(&rabbit, "alarm").await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let worker = cluster.worker(&EMPTY).await.unwrap();
+    let before = cluster.submit(&dispatcher, "", &lines(3, 1)).await.unwrap();
+    cluster.finished(&dispatcher, before.id, LIMIT).await.unwrap();
+    rabbit.alarm(true).await.unwrap();
+    // What is accepted lies in the store, whatever the broker does.
+    let view = cluster.submit(&dispatcher, "", &lines(30, 1)).await.unwrap();
+    excite_tests::eventually(LIMIT, "the gauge", async || {
+        let blocked = cluster.metric(&dispatcher, "excite_broker_blocked", "").await;
+        if blocked.as_ref().is_ok_and(|b| *b == 1.) { Ok(()) } else { Err(format!("{blocked:?}")) }
+    })
+    .await
+    .unwrap();
+    rabbit.alarm(false).await.unwrap();
+    let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
+    assert_nothing_failed(&view);
+    assert_eq!(cluster.metric(&dispatcher, "excite_broker_blocked", "").await.unwrap(), 0.);
+    assert_eq!(cluster.metric(&worker, "excite_jobs_total", "failed").await.unwrap(), 0.);
+}
+
+#[tokio::test]
+async fn outcomes_wait_for_a_dispatcher_and_workers_go_on_without_one() {
+    let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "no-leader").await.unwrap();
+    let mut dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let view = cluster.submit(&dispatcher, "", &lines(16, 1)).await.unwrap();
+    let fed = |v: &_| count(v, State::Queued) == 16;
+    cluster.until(&dispatcher, view.id, LIMIT, "16 jobs in the broker", fed).await.unwrap();
+    dispatcher.program.kill();
+    let _worker = cluster.worker(&EMPTY).await.unwrap();
+    until_stored(&cluster, &view, 16).await;
+    let next = cluster.dispatcher().await.unwrap();
+    let view = cluster.finished(&next, view.id, LIMIT).await.unwrap();
+    assert_nothing_failed(&view);
+}
+
+async fn a_dead_link(name: &str, link: impl Fn(&Cluster) -> &excite_tests::proxy::Proxy) {
+    let rabbit = Rabbit::shared().await.unwrap();
+    let cluster = Cluster::start_behind_proxies(rabbit, name).await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let _worker: Service = cluster.worker(&["--slots", "2"]).await.unwrap();
+    let view = cluster.submit(&dispatcher, "", &guided_lines(8, 12)).await.unwrap();
+    let begun = |v: &_| count(v, State::Succeeded) > 0;
+    cluster.until(&dispatcher, view.id, LIMIT, "the first image", begun).await.unwrap();
+    link(&cluster).set(Fault::HalfOpen);
+    // What is tried is a link that says nothing for longer than two heartbeats, so time itself is
+    // waited for.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    link(&cluster).set(Fault::None);
+    let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
+    assert_nothing_failed(&view);
+}
+
+#[tokio::test]
+#[ignore = "long: a minute; cargo xtask test --all"]
+async fn a_dead_link_to_the_broker_is_found_and_replaced() {
+    a_dead_link("broker-dead", |cluster| &cluster.links.as_ref().unwrap().broker).await;
+}
+
+#[tokio::test]
+#[ignore = "long: a minute; cargo xtask test --all"]
+async fn a_dead_link_to_the_store_is_found_and_replaced() {
+    a_dead_link("store-dead", |cluster| &cluster.links.as_ref().unwrap().store).await;
+}
+
+#[tokio::test]
+#[ignore = "long: two minutes; cargo xtask test --all"]
+async fn a_job_that_is_longer_than_the_broker_waits_is_made_once() {
+    // The node looks once a minute, and then closes the channel with 406.
+    let limit = Duration::from_secs(10);
+    let rabbit = Rabbit::builder().consumer_timeout(limit).start().await.unwrap();
+    let cluster = Cluster::start(&rabbit, "timeout").await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let worker = cluster.worker(&["--slots", "1"]).await.unwrap();
+    let long = r#"{"prompt":"a cat and a frog","seed":1,"steps":900,"method":"none"}"#;
+    let view = cluster.submit(&dispatcher, "", long).await.unwrap();
+    let view = cluster.finished(&dispatcher, view.id, 4 * LIMIT).await.unwrap();
+    assert_nothing_failed(&view);
+    assert_eq!(cluster.metric(&worker, "excite_images_total", "").await.unwrap(), 1.);
+    let again = cluster.metric(&worker, "excite_redeliveries_total", "").await.unwrap();
+    assert!(again >= 1., "the broker took nothing back: the job was too short for this test");
+}
