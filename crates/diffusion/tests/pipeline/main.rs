@@ -6,6 +6,7 @@
 
 mod broken_models;
 mod checkpoints;
+mod contract;
 mod forms;
 mod formula;
 mod golden;
