@@ -28,7 +28,7 @@ use nemesis::{Nemesis, Tally};
 
 /// How long everything may take to come to rest once nothing fails any more: the rungs that jobs
 /// can have come to, and the work itself.
-const REST_MAX: Duration = Duration::from_secs(900);
+const REST_MAX: Duration = Duration::from_secs(600);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]

@@ -63,6 +63,7 @@ pub(super) async fn rest(
             }
         });
         if let Err(error) = end.await {
+            eprintln!("ledger: batch {} has no end: {error:#}", batch.id);
             report.violations.push(format!("batch {} has no end: {error:#}", batch.id));
         }
     }

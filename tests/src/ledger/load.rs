@@ -26,6 +26,9 @@ const TRIES_MAX: Duration = Duration::from_secs(240);
 const AGAIN: Duration = Duration::from_millis(300);
 
 const SUBJECTS: [&str; 8] = ["cat", "frog", "lion", "bear", "horse", "mouse", "rabbit", "turtle"];
+/// So many batches are enough for everything to be under way that can be; more would only wait for
+/// a slow machine.
+const UNFINISHED_MAX: usize = 12;
 /// Denoising steps of an image: long enough that most faults find some under way.
 const STEPS: u32 = 8;
 
@@ -83,6 +86,11 @@ impl Load {
     /// Submits batch after batch, and does to them what people do.
     pub(super) async fn submit_until(&mut self, until: Instant, tally: &Tally) -> Result<()> {
         while Instant::now() < until {
+            if self.unfinished() > UNFINISHED_MAX {
+                self.resume().await?;
+                self.pause_for(500..1000).await;
+                continue;
+            }
             let at = self.submit(tally).await?;
             let Submitted { id, .. } = self.batches[at];
             self.pause_for(1000..4000).await;
@@ -108,6 +116,11 @@ impl Load {
             self.pause_for(500..2500).await;
         }
         Ok(())
+    }
+
+    /// Batches that are not finished, by their marks in the store.
+    fn unfinished(&self) -> usize {
+        std::fs::read_dir(self.bucket.join(keys::ACTIVE_PREFIX)).map_or(0, Iterator::count)
     }
 
     /// Resumes what is paused.
