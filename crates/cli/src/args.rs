@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use excite_jobs::{Line, MethodName, Noise, SchedulerName, SubjectRequest};
+use excite_jobs::{Accept, Line, MethodName, Noise, SchedulerName, SubjectRequest};
 use serde_json::{Map, Value};
 
 use crate::models::BUNDLED;
@@ -68,11 +68,12 @@ Examples:
   excite generate \"a cat and a frog\"
   excite generate \"a cat and a frog\" --seeds 0..8 --compare
   excite generate \"a photo of a bear with a balloon\" --subjects bear,balloon --attention
+  excite generate \"a cat and a frog\" --min-score 0.7 --max-seeds 8
   excite generate --file prompts.jsonl --out images --batch-size 8 --json
 
 A file of jobs (.jsonl) has one JSON object a line, with the fields prompt, negative_prompt,
 subjects, seed or seeds, noise, width, height, steps, guidance_scale, scheduler, method,
-method_params, custom_id and labels. What a line leaves out comes from the options.
+method_params, accept, custom_id and labels. What a line leaves out comes from the options.
 
 Each image is written as NAME.png with its settings inside, and NAME.json with its losses. A rerun
 makes only what is missing.
@@ -114,6 +115,21 @@ pub(crate) struct ImageArgs {
     /// What to steer away from
     #[arg(long, value_name = "TEXT")]
     pub(crate) negative_prompt: Option<String>,
+
+    /// Try further seeds while the weakest subject's score is below this, 0 to 1; the best is kept
+    #[arg(long, value_name = "X")]
+    pub(crate) min_score: Option<f64>,
+
+    /// Seeds to try at most for an image, 1 to 16 [default: 4]
+    #[arg(long, value_name = "N", requires = "min_score")]
+    pub(crate) max_seeds: Option<u32>,
+}
+
+impl ImageArgs {
+    pub(crate) fn accept(&self) -> Option<Accept> {
+        let max_seeds = self.max_seeds.unwrap_or(Accept::MAX_SEEDS);
+        self.min_score.map(|min_score| Accept { min_score, max_seeds })
+    }
 }
 
 /// Make images from prompts
@@ -197,6 +213,7 @@ impl GenerateArgs {
             noise: image.noise,
             method: image.method,
             method_params: image.method_params.clone().map(|JsonObject(map)| map),
+            accept: image.accept(),
             ..Line::default()
         }
     }

@@ -151,6 +151,32 @@ fn a_file_of_jobs_is_made_line_by_line() {
 }
 
 /// The same image is made once; other images of one name get names of their own.
+/// The image of the seed that is kept is the one that this seed gives when it is asked for.
+#[test]
+fn further_seeds_are_tried_and_the_best_is_kept() {
+    let out = folder();
+    let small = ["--size", "64", "--scheduler", "euler", "--json"];
+    let accept = ["--min-score", "1", "--max-seeds", "3"];
+    let run = |folder: &str, more: &[&str]| {
+        let args = [&[PROMPT][..], &small, more].concat();
+        let (stdout, _) = succeeded(&generate(&out.path().join(folder), &args));
+        objects(&stdout).remove(0)
+    };
+    let made = run("tried", &accept);
+    let tries = made["tries"].as_array().unwrap();
+    let score = |one: &Value| one["score"].as_f64().unwrap();
+    let best = tries.iter().map(score).reduce(f64::max).unwrap();
+    let kept = tries.iter().find(|one| score(one) == best).unwrap();
+    assert_eq!((tries.len(), &tries[0]["seed"], &made["seed"]), (3, &0.into(), &kept["seed"]));
+    let seed = kept["seed"].to_string();
+    let alone = run("alone", &["--seeds", &seed]);
+    assert_eq!(made["sha256"], alone["sha256"], "seed {seed}");
+    assert_eq!(run("tried", &accept)["status"], "skipped", "a rerun finds it");
+    let other = [&[PROMPT][..], &small, &["--min-score", "0.9"]].concat();
+    let stderr = failed(&generate(&out.path().join("tried"), &other), 2);
+    assert!(stderr.contains("another `accept`") || stderr.contains("`seed`"), "{stderr}");
+}
+
 #[test]
 fn names_are_not_shared() {
     let out = folder();

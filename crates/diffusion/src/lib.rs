@@ -3,7 +3,7 @@
 //! al., SIGGRAPH 2023).
 //!
 //! [`Model::load`] reads a diffusers folder, [`Run`] makes a micro-batch of images step by step,
-//! [`Checkpoint`] carries one image across an interruption, [`Trace`] keeps what was seen. No
+//! [`Search`] tries further seeds until an image is good enough, [`Checkpoint`] carries one image across an interruption, [`Trace`] keeps what was seen. No
 //! async and no network here; whoever waits, fetches or stores calls this crate.
 
 mod bundled;
@@ -19,6 +19,7 @@ mod outline;
 pub mod picture;
 mod run;
 mod scheduler;
+mod search;
 mod sidecar;
 mod single_file;
 mod tensors;
@@ -40,6 +41,7 @@ pub use noise::Generator;
 pub use outline::Outline;
 pub use run::{Outputs, Rendered, Run, StepReport};
 pub use scheduler::{Scheduler, SchedulerConfig};
+pub use search::{Search, Wanted};
 pub use sidecar::{attention, sidecar, step_lines, weakest};
 pub use text::TextStates;
 pub use trace::{Observed, Record, Step, Trace};

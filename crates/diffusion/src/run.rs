@@ -12,7 +12,7 @@ mod row;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use excite_jobs::{ModelFacts, Spec};
+use excite_jobs::{ModelFacts, Spec, Try};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -54,6 +54,8 @@ pub struct StepReport {
 pub struct Rendered {
     /// What it is.
     pub spec: Spec,
+    /// The seeds that were tried for it; empty where any was good enough.
+    pub tries: Vec<Try>,
     /// The pixels.
     pub picture: Picture,
     /// What the steps recorded.
@@ -66,6 +68,20 @@ pub struct Rendered {
     pub final_latents: Tensor,
     /// `[3, H, W]` in 0..1, before rounding.
     pub image: Tensor,
+}
+
+/// An image between two steps that left its run; it can take a row of one at the same step.
+pub(crate) struct Parked {
+    row: Row,
+    scheduler: BTreeMap<String, Tensor>,
+    done: usize,
+}
+
+impl Parked {
+    /// Steps done.
+    pub(crate) fn done(&self) -> usize {
+        self.done
+    }
 }
 
 /// A micro-batch in progress.
@@ -248,19 +264,55 @@ impl<'m> Run<'m> {
         self.finish()
     }
 
+    /// What a row is and what was recorded of it.
+    pub(crate) fn seen(&self, row: usize) -> Result<(&Spec, &Record)> {
+        self.row(row).map(|row| (&row.spec, &row.record))
+    }
+
+    /// The state of a row, for [`Run::replace`].
+    pub(crate) fn park(&self, row: usize) -> Result<Parked> {
+        let scheduler = self.scheduler_row(row)?.into_iter().collect();
+        Ok(Parked { row: self.row(row)?.clone(), scheduler, done: self.done })
+    }
+
+    /// Another image, which is at the same step, goes on in a row.
+    pub(crate) fn replace(&mut self, row: usize, parked: Parked) -> Result<()> {
+        if parked.done != self.done {
+            let message = format!("it is at step {}, the run at {}", parked.done, self.done);
+            return Err(Error::Checkpoint(message));
+        }
+        let wrong = || Error::Checkpoint(format!("there is no row {row}"));
+        let mut state = BTreeMap::new();
+        for (name, batch) in self.scheduler.state() {
+            let mut rows =
+                (0..self.rows.len()).map(|r| batch.get(r)).collect::<Result<Vec<_>, _>>()?;
+            let (Some(here), Some(new)) = (rows.get_mut(row), parked.scheduler.get(&name)) else {
+                return Err(wrong());
+            };
+            *here = new.clone();
+            state.insert(name, Tensor::stack(&rows, 0)?);
+        }
+        *self.rows.get_mut(row).ok_or_else(wrong)? = parked.row;
+        self.scheduler.restore(|name| state.get(name).cloned());
+        Ok(())
+    }
+
+    fn row(&self, row: usize) -> Result<&Row> {
+        self.rows.get(row).ok_or_else(|| Error::Checkpoint(format!("there is no row {row}")))
+    }
+
+    /// The scheduler's state of one row.
+    fn scheduler_row(&self, row: usize) -> Result<Vec<(String, Tensor)>> {
+        let state = self.scheduler.state().into_iter();
+        state.map(|(name, batch)| Ok((name, batch.get(row)?))).collect()
+    }
+
     /// The state of an image between two steps.
     ///
     /// # Errors
     /// If there is no such row, or the tensor library fails.
     pub fn checkpoint(&self, row: usize) -> Result<Checkpoint> {
-        let this = self.rows.get(row);
-        let this = this.ok_or_else(|| Error::Checkpoint(format!("there is no row {row}")))?;
-        let state = self.scheduler.state();
-        let state: Vec<(String, Tensor)> = state
-            .into_iter()
-            .map(|(name, batch)| Ok((name, batch.get(row)?)))
-            .collect::<Result<_>>()?;
-        this.checkpoint(self.done, state)
+        self.row(row)?.checkpoint(self.done, self.scheduler_row(row)?)
     }
 
     /// Decodes the images.
@@ -288,6 +340,7 @@ impl<'m> Run<'m> {
                     final_latents: row.latents,
                     image,
                     spec: row.spec,
+                    tries: Vec::new(),
                 })
             })
             .collect()

@@ -9,8 +9,8 @@ use excite_jobs::{AttendAndExcite, Attention, Method, Number, Sidecar, Spec, Ste
 use crate::run::Rendered;
 use crate::trace::{Record, Step};
 
-/// The sidecar of a finished image. `sha256` is the PNG file's; `seconds` is wall time: of the
-/// micro-batch, divided by its images.
+/// The sidecar of a finished image. `sha256` is the PNG file's; `seconds` is wall time: the image's
+/// share of the micro-batch's.
 pub fn sidecar(
     rendered: &Rendered,
     sha256: String,
@@ -26,6 +26,7 @@ pub fn sidecar(
         custom_id,
         labels,
         spec: rendered.spec.clone(),
+        tries: rendered.tries.clone(),
         attention: attention(&rendered.spec, &rendered.record),
         steps: step_lines(&rendered.record),
     }
@@ -33,12 +34,7 @@ pub fn sidecar(
 
 /// What the record says at the last step that guidance may change.
 pub fn attention(spec: &Spec, record: &Record) -> Attention {
-    let alter = match &spec.method {
-        Method::AttendAndExcite(params) => params.max_iter_to_alter,
-        Method::None => AttendAndExcite::official().max_iter_to_alter,
-    };
-    let last = record.observed().len().saturating_sub(1);
-    let step = (alter as usize).saturating_sub(1).min(last);
+    let step = measured_step(spec, record.observed().len());
     let scores = record.observed().get(step).map_or(&[][..], |seen| &seen.scores);
     let weakest = weakest(scores);
     Attention {
@@ -47,6 +43,21 @@ pub fn attention(spec: &Spec, record: &Record) -> Attention {
         scores: scores.iter().map(|&s| number(s)).collect(),
         weakest: weakest.and_then(|s| spec.subjects.get(s)).map(|s| s.word.clone()),
     }
+}
+
+/// The last of `steps` steps that guidance may change, from 0.
+pub(crate) fn measured_step(spec: &Spec, steps: usize) -> usize {
+    let alter = match &spec.method {
+        Method::AttendAndExcite(params) => params.max_iter_to_alter,
+        Method::None => AttendAndExcite::official().max_iter_to_alter,
+    };
+    (alter as usize).min(steps).saturating_sub(1)
+}
+
+/// The least score at that step.
+pub(crate) fn weakest_score(spec: &Spec, record: &Record) -> Number {
+    let seen = record.observed().get(measured_step(spec, record.observed().len()))?;
+    weakest(&seen.scores).and_then(|s| number(seen.scores[s]))
 }
 
 /// The steps of a record.

@@ -13,6 +13,7 @@ use crate::job::{Job, JobOutputs, Lane, VERSION};
 use crate::limits;
 use crate::seeds::Seeds;
 use crate::spec::Spec;
+use crate::tries::Accept;
 
 /// The header of a batch: `batch.json`. Written last, so that it commits the batch; only
 /// `weight`, `paused` and `cancelled` change later, with `revision`.
@@ -75,7 +76,7 @@ pub struct Batch {
     pub body_sha256: String,
 }
 
-/// What jobs cost, before anybody knows the seconds: steps times pixels.
+/// What jobs cost, before anybody knows the seconds: steps times pixels, of one try each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Of images without guidance.
@@ -112,6 +113,9 @@ pub struct StoredLine {
     pub spec: Spec,
     /// One job each, as [`Seeds`] writes them.
     pub seeds: String,
+    /// When an image is good enough; none: as it comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept>,
     /// The person's own name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_id: Option<String>,
@@ -152,6 +156,7 @@ impl Batch {
             tenant: self.tenant.clone(),
             spec: line.spec_at(index)?,
             outputs: self.outputs,
+            accept: line.accept,
             lane: self.lane,
             class: self.class.clone(),
             lease: 1,
@@ -219,6 +224,7 @@ mod tests {
             first,
             spec: job.spec.clone(),
             seeds: seeds.into(),
+            accept: None,
             custom_id: Some(format!("line-{line}")),
             labels: BTreeMap::new(),
         };

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::id::{BatchId, JobId};
 use crate::spec::{Spec, names};
+use crate::tries::Accept;
 
 /// Version of every document and message.
 pub const VERSION: u32 = 1;
@@ -35,6 +36,9 @@ pub struct Job {
     /// What is stored beside the image.
     #[serde(default)]
     pub outputs: JobOutputs,
+    /// When its image is good enough; none: as it comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept>,
     /// Which queue of its class.
     pub lane: Lane,
     /// Which workers: the queue's name.

@@ -99,6 +99,11 @@ pub fn checkpoints(job: JobId) -> String {
     format!("checkpoints/{job}/")
 }
 
+/// Where an image with this fingerprint is.
+pub fn reuse(fingerprint: &str) -> String {
+    format!("reuse/{fingerprint}.json")
+}
+
 /// Whose batch an idempotency key made; `hash` is the SHA-256 of the key.
 pub fn idempotency(hash: &str) -> String {
     format!("idempotency/{hash}.json")

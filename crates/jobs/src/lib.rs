@@ -28,12 +28,14 @@ pub mod progress;
 pub mod queue;
 mod resolve;
 mod retry;
+mod reuse;
 mod seeds;
 mod sidecar;
 mod spec;
 mod state;
 #[cfg(feature = "ports")]
 pub mod store;
+mod tries;
 
 pub use batch::{Batch, Cursor, Idempotency, Leader, Part, StoredLine, Work};
 pub use control::Control;
@@ -48,7 +50,9 @@ pub use model_card::{ModelCard, ModelFile};
 pub use outcome::{Class, Failure, Outcome, OutcomeKind, Success};
 pub use resolve::{ModelFacts, Resolved, Warning};
 pub use retry::{DeadReason, MAX_ATTEMPTS, Next, Rung, next};
+pub use reuse::Reuse;
 pub use seeds::{Seeds, SeedsError};
 pub use sidecar::{Attention, Number, Sidecar, StepLine};
 pub use spec::{ENGINE, Noise, SchedulerName, Spec, UnknownName};
 pub use state::{Event, JobState, Reason, State, step};
+pub use tries::{Accept, Tries, Try};

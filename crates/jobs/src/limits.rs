@@ -40,6 +40,8 @@ pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 pub const WEIGHT: RangeInclusive<u32> = 1..=100;
 /// Tries that may fail before a job is dead.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=20;
+/// Seeds that may be tried for one job.
+pub const ACCEPT_SEEDS: RangeInclusive<u32> = 1..=16;
 /// Bytes of a message in the broker: keys travel, images do not.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Refused lines that an answer lists; the others are counted.

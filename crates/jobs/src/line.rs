@@ -9,6 +9,7 @@ use crate::error::LineError;
 use crate::limits::LINE_BYTES_MAX;
 use crate::method::MethodName;
 use crate::spec::{Noise, SchedulerName};
+use crate::tries::Accept;
 
 /// What a person asks for. What is left out comes from the defaults and the model.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Line {
     pub method: Option<MethodName>,
     /// The method's options: a `preset` and what differs from it.
     pub method_params: Option<Map<String, Value>>,
+    /// When an image is good enough; until then further seeds are tried.
+    pub accept: Option<Accept>,
     /// The person's own name for the job.
     pub custom_id: Option<String>,
     /// Whatever the person wants to find it by.
@@ -61,6 +64,7 @@ pub const FIELDS: &[&str] = &[
     "scheduler",
     "method",
     "method_params",
+    "accept",
     "custom_id",
     "labels",
 ];
@@ -135,6 +139,7 @@ impl Line {
             scheduler,
             method,
             method_params,
+            accept,
             custom_id: _,
             labels: _,
         } = self;
@@ -149,6 +154,7 @@ impl Line {
             && *scheduler == other.scheduler
             && *method == other.method
             && *method_params == other.method_params
+            && *accept == other.accept
     }
 
     /// This line, and `defaults` where it says nothing.
@@ -174,6 +180,7 @@ impl Line {
             scheduler: self.scheduler.or(defaults.scheduler),
             method: self.method.or(defaults.method),
             method_params: self.method_params.or_else(|| params.cloned()),
+            accept: self.accept.or(defaults.accept),
             custom_id: self.custom_id.or_else(|| defaults.custom_id.clone()),
             labels: self.labels.or_else(|| defaults.labels.clone()),
         }
@@ -210,6 +217,9 @@ mod tests {
             (r#"{"method": "magic"}"#, "method", "`method` is \"magic\""),
             (r#"{"labels": {"a": 1}}"#, "labels.a", "expected a string"),
             (r#"{"subjects": [1]}"#, "subjects[0]", "did not match"),
+            (r#"{"accept": {"max_seeds": 2}}"#, "accept", "min_score"),
+            (r#"{"accept": {"min_score": "x"}}"#, "accept.min_score", "expected f64"),
+            (r#"{"accept": {"min_score": 0.5, "seeds": 2}}"#, "accept.seeds", "unknown field"),
         ] {
             let error = Line::parse(line).unwrap_err();
             assert_eq!(error.field(), field, "{line}: {error}");

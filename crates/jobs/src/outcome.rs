@@ -63,9 +63,9 @@ pub struct Success {
     /// Bytes of the PNG file.
     #[serde(default)]
     pub bytes: u64,
-    /// Compute time: of the micro-batch, divided by its images.
+    /// Compute time: its share of the micro-batch's, by the steps that were made for it.
     pub seconds: f64,
-    /// Steps made for it.
+    /// Steps of the image, without those of seeds that were not kept.
     pub steps: u32,
     /// One minus the least score; none without subjects.
     pub loss: Option<f32>,

@@ -15,6 +15,7 @@ use crate::line::{Line, SubjectRequest};
 use crate::method::{AttendAndExcite, Method, MethodName};
 use crate::seeds::Seeds;
 use crate::spec::{ENGINE, SchedulerName, Spec};
+use crate::tries::Accept;
 
 /// Denoising steps where nobody says otherwise, as in the paper.
 const STEPS: u32 = 50;
@@ -71,6 +72,8 @@ pub struct Resolved {
     pub first: Spec,
     /// All seeds.
     pub seeds: Seeds,
+    /// When an image is good enough; none without subjects, which have the scores.
+    pub accept: Option<Accept>,
     /// The person's own name for the job.
     pub custom_id: Option<String>,
     /// What the person wants to find it by.
@@ -86,6 +89,8 @@ pub struct Resolved {
 pub enum Warning {
     /// No subject was named or found: the image is made plain.
     NoSubjects,
+    /// There is no subject to have a score: the first seed is kept.
+    AcceptIgnored,
     /// The subjects were found, and the finder is not sure.
     Doubt(Doubt),
     /// The prompt or negative prompt did not fit into 77 tokens.
@@ -104,6 +109,7 @@ impl Warning {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSubjects => "no_subjects",
+            Self::AcceptIgnored => "accept_ignored",
             Self::Doubt(doubt) => doubt.code(),
             Self::Truncated { .. } => "truncated",
         }
@@ -116,6 +122,9 @@ impl fmt::Display for Warning {
             Self::NoSubjects => {
                 f.write_str("no subject was found, so the image is made plain; name them")
             }
+            Self::AcceptIgnored => f.write_str(
+                "`accept` is ignored: without a subject there is no score; name the subjects",
+            ),
             Self::Doubt(doubt) => doubt.fmt(f),
             Self::Truncated { field, tokens, text } => write!(
                 f,
@@ -168,6 +177,7 @@ impl Line {
             }
         };
         let method = self.method(facts, &subjects, &mut warnings)?;
+        let accept = self.accept(&subjects, &mut warnings)?;
         let seeds = self.seeds()?;
         let first = Spec {
             prompt,
@@ -185,7 +195,7 @@ impl Line {
             engine: ENGINE,
         };
         let (custom_id, labels) = self.names()?;
-        Ok(Resolved { first, seeds, custom_id, labels, found, warnings })
+        Ok(Resolved { first, seeds, accept, custom_id, labels, found, warnings })
     }
 
     /// What [`Line::resolve`] gives, from what it gave for a line that [is alike](Line::is_alike):
@@ -199,7 +209,8 @@ impl Line {
         let (custom_id, labels) = self.names()?;
         let first = Spec { seed, ..alike.first.clone() };
         let (found, warnings) = (alike.found.clone(), alike.warnings.clone());
-        Ok(Resolved { first, seeds, custom_id, labels, found, warnings })
+        let accept = alike.accept;
+        Ok(Resolved { first, seeds, accept, custom_id, labels, found, warnings })
     }
 
     /// Custom id and labels, checked.
@@ -230,6 +241,20 @@ impl Line {
                 Ok(Method::AttendAndExcite(params))
             }
         }
+    }
+
+    fn accept(
+        &self,
+        subjects: &[Subject],
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Option<Accept>, LineError> {
+        let Some(accept) = self.accept else { return Ok(None) };
+        accept.check()?;
+        if subjects.is_empty() {
+            warnings.push(Warning::AcceptIgnored);
+            return Ok(None);
+        }
+        Ok(Some(accept))
     }
 
     fn scheduler(&self, facts: &ModelFacts) -> Result<SchedulerName, LineError> {
@@ -504,6 +529,21 @@ mod tests {
     }
 
     #[test]
+    fn further_seeds_need_a_subject_that_can_be_scored() {
+        let accept = |line: &str| {
+            let got = resolve(line).unwrap();
+            let codes: Vec<&str> = got.warnings.iter().map(Warning::code).collect();
+            (got.accept.map(|accept| accept.max_seeds), codes)
+        };
+        let line = r#"{"prompt": "a cat", "accept": {"min_score": 0.5, "max_seeds": 3}}"#;
+        assert_eq!(accept(line), (Some(3), vec![]));
+        let line = r#"{"prompt": "a cat", "method": "none", "accept": {"min_score": 0.5}}"#;
+        assert_eq!(accept(line), (Some(4), vec![]), "plain images are scored, too");
+        let line = r#"{"prompt": "abstract mood", "accept": {"min_score": 0.5}}"#;
+        assert_eq!(accept(line), (None, vec!["no_subjects", "accept_ignored"]));
+    }
+
+    #[test]
     fn a_prompt_that_does_not_fit_is_reported() {
         let prompt = format!("a cat {} and a dog", "very ".repeat(80));
         let got = resolve(&json!({"prompt": prompt}).to_string()).unwrap();
@@ -543,6 +583,10 @@ mod tests {
             (edit("custom_id", json!("../x")),             "character",             "letters"),
             (edit("custom_id", json!("")),                 "out_of_range",          "leave it out"),
             (edit("custom_id", json!("x".repeat(129))),    "too_long",              "128"),
+            (edit("accept", json!({"min_score": 1.5})),    "out_of_range",          "0 to 1"),
+            (edit("accept", json!({"min_score": -0.1})),   "out_of_range",          "0 to 1"),
+            (edit("accept", json!({"min_score": 0.5, "max_seeds": 0})), "out_of_range", "1 to 16"),
+            (edit("accept", json!({"min_score": 0.5, "max_seeds": 17})), "out_of_range", "1 to 16"),
             (edit("labels", json!({"k": "x".repeat(65)})), "too_long",              "64"),
         ];
         for (line, want, remedy) in table {

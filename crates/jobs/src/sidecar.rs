@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::Spec;
+use crate::tries::{Accept, Tries, Try};
 
 /// Numbers that are not there (NaN) are `null`.
 pub type Number = Option<f32>;
@@ -19,14 +20,17 @@ pub struct Sidecar {
     pub sha256: String,
     /// Kind of machine.
     pub kind: String,
-    /// Wall time: of the micro-batch, divided by its images.
+    /// Wall time: its share of the micro-batch's, by the steps that were made for it.
     pub seconds: f64,
     /// The person's own name for it.
     pub custom_id: Option<String>,
     /// What the person wants to find it by.
     pub labels: BTreeMap<String, String>,
-    /// What it is.
+    /// What it is; its seed is the one that was kept.
     pub spec: Spec,
+    /// The seeds that were tried, in their order; empty where any was good enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tries: Vec<Try>,
     /// How well its subjects are attended to.
     #[serde(flatten)]
     pub attention: Attention,
@@ -64,6 +68,13 @@ pub struct StepLine {
 }
 
 impl Sidecar {
+    /// Whether this is what a job for `spec` ends with, trying further seeds as `accept` says.
+    pub fn is_of(&self, spec: &Spec, accept: Option<Accept>) -> bool {
+        let tries = Tries::resume(spec.seed, accept, &self.tries);
+        let tries = tries.filter(Tries::is_decided);
+        tries.is_some_and(|tries| self.spec == Spec { seed: tries.seed(), ..spec.clone() })
+    }
+
     /// Refinement iterations of all steps.
     pub fn refinements(&self) -> u32 {
         self.steps.iter().map(|step| step.refinements).sum()

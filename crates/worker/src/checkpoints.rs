@@ -15,6 +15,7 @@ use excite_jobs::{Job, JobId, keys};
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
+use crate::task::wanted;
 
 /// Saved states of a job that are tried, the latest first.
 const TRIES: usize = 3;
@@ -70,7 +71,7 @@ pub(crate) struct Checkpoints {
 struct Saved {
     /// When the last was saved, or the run began.
     since: Instant,
-    /// The step of the last one.
+    /// Steps made until the last one.
     step: usize,
     /// All that may be there, the latest last.
     keys: BTreeSet<String>,
@@ -89,7 +90,7 @@ impl Checkpoints {
         Self { store, metrics, every, jobs: Mutex::default() }
     }
 
-    /// A run of this job begins, `step` steps in.
+    /// A run of this job begins; `step` steps were made for it, in all its tries.
     pub(crate) fn begin(&self, id: JobId, step: usize) {
         let mut jobs = self.jobs();
         let saved = jobs.entry(id).or_default();
@@ -111,7 +112,7 @@ impl Checkpoints {
         job: &Job,
         checkpoint: Arc<Checkpoint>,
     ) -> Result<String, SaveError> {
-        let step = checkpoint.next_step();
+        let step = checkpoint.steps_made();
         // Without an entry the job was concluded meanwhile, and must not come back by this.
         if let Some(saved) = self.jobs().get_mut(&job.id) {
             saved.saving = true;
@@ -200,7 +201,7 @@ impl Checkpoints {
         let object = object.ok_or_else(|| (Resumed::Missing, "it is gone".to_owned()))?;
         let parsed = Checkpoint::from_bytes(&object.body);
         let checkpoint = parsed.map_err(|error| (Resumed::Damaged, error.to_string()))?;
-        let fits = checkpoint.fits(&job.spec);
+        let fits = checkpoint.fits(&wanted(job));
         fits.map_err(|error| (Resumed::Mismatch, error.to_string()))?;
         Ok(checkpoint)
     }

@@ -55,6 +55,8 @@ pub struct Config {
     pub drain_seconds: u64,
     /// How often the state of a running job is saved, in case the worker dies; 0 for never.
     pub checkpoint_seconds: u64,
+    /// Whether results of equal jobs of a tenant are looked up and copied.
+    pub reuse: bool,
     /// A job may take this many times what its like took, and a minute more.
     pub deadline_factor: f64,
     /// A run that makes no pass for so long is stuck; longer if its steps are long.
@@ -83,6 +85,7 @@ impl Default for Config {
             drain_seconds: 15,
             // A save is a put of some 100 KB; what runs is seldom worth less than ten seconds.
             checkpoint_seconds: 10,
+            reuse: true,
             deadline_factor: 4.,
             stuck_seconds: 120,
             breaker_failures: 5,

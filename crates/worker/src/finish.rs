@@ -1,4 +1,5 @@
-//! The end of a job: image, sidecar, outcome, acknowledgement, in this order and each confirmed.
+//! The end of a job: image, sidecar, pointer for its like, outcome, acknowledgement, in this order
+//! and each but the pointer confirmed.
 //!
 //! Runs beside the next micro-batch. What is stored already counts: another worker may have made
 //! the same image. Nothing is acknowledged before its outcome is confirmed.
@@ -32,6 +33,8 @@ pub(crate) struct Finisher {
     pub(crate) held: Arc<Held>,
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) metrics: Metrics,
+    /// Of the machine, if results are to be found again.
+    pub(crate) kind: Option<&'static str>,
 }
 
 impl Finisher {
@@ -53,7 +56,14 @@ impl Finisher {
         };
         self.metrics.stage(Stage::Png, began.elapsed().as_secs_f64());
         let began = Instant::now();
+        let made = encoded.sidecar.sha256.clone();
         let stored = self.put(job, encoded).await;
+        // What another worker stored may be of another kind.
+        if let Ok(Success { sha256, found: false, .. }) = &stored
+            && *sha256 == made
+        {
+            self.remember(job, made).await;
+        }
         self.metrics.stage(Stage::Upload, began.elapsed().as_secs_f64());
         match stored {
             Ok(success) => OutcomeKind::Succeeded(success),
@@ -61,7 +71,11 @@ impl Finisher {
         }
     }
 
-    async fn put(&self, job: &Job, encoded: Encoded) -> Result<Success, Failure> {
+    /// Stores a result, whatever came before kept: image, then sidecar.
+    ///
+    /// # Errors
+    /// If the store fails for too long.
+    pub(crate) async fn put(&self, job: &Job, encoded: Encoded) -> Result<Success, Failure> {
         let Encoded { png, mut sidecar, attention, trace } = encoded;
         // What is beside the image goes first: with the sidecar all of it is there.
         for (key, extra) in [(keys::attention(job.id), attention), (keys::trace(job.id), trace)] {
@@ -238,7 +252,7 @@ fn success(job: JobId, sidecar: &Sidecar, bytes: u64, found: bool) -> Success {
         loss: sidecar.attention.loss,
         scores: sidecar.attention.scores.clone(),
         weakest: sidecar.attention.weakest.clone(),
-        tries: 1,
+        tries: u32::try_from(sidecar.tries.len()).unwrap_or(u32::MAX).max(1),
         found,
     }
 }

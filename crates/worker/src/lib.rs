@@ -23,6 +23,7 @@ mod patience;
 pub mod pipeline;
 mod preempt;
 mod prepare;
+mod reuse;
 mod self_test;
 mod status;
 mod task;

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use crate::checkpoints::Resumed;
+use crate::reuse::Looked;
 
 /// Handles of all metrics.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub struct Metrics {
     pub checkpoints: IntCounterVec,
     pub preemptions: IntCounter,
     pub redeliveries: IntCounterVec,
+    pub reuse: IntCounterVec,
     pub leases_lost: IntCounter,
     pub held: IntGauge,
     pub self_test_ok: IntGauge,
@@ -155,6 +157,9 @@ impl Metrics {
         let redelivered = "Deliveries of known jobs: reattached, skipped (its result is stored), \
                            answered (its outcome is known) or restarted";
         let redeliveries = m.counters("redeliveries_total", redelivered, &["kind"])?;
+        let looked = "New jobs by what came of looking for a result of an equal job: reused, missing, \
+                      unusable (gone, damaged or without what is wanted) or failed";
+        let reuse = m.counters("reuse_total", looked, &["result"])?;
         let lost = "Acknowledgements that came after their connection was lost";
         let leases_lost = m.counter("leases_lost_total", lost)?;
         let held = m.gauge("jobs_held", "Jobs that were delivered and not acknowledged")?;
@@ -196,6 +201,7 @@ impl Metrics {
             checkpoints,
             preemptions,
             redeliveries,
+            reuse,
             leases_lost,
             held,
             self_test_ok,
@@ -225,6 +231,11 @@ impl Metrics {
     /// Notes what came of looking for a saved state.
     pub(crate) fn resumed(&self, result: Resumed) {
         self.checkpoints.with_label_values(&["resume", result.name()]).inc();
+    }
+
+    /// Notes what came of looking for a result that was made before.
+    pub(crate) fn looked(&self, looked: Looked) {
+        self.reuse.with_label_values(&[looked.name()]).inc();
     }
 
     /// Notes a delivery of a known job.

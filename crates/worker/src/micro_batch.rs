@@ -16,6 +16,8 @@ struct Key {
     steps: u32,
     scheduler: SchedulerName,
     first_step: usize,
+    /// Who takes the first seed that comes does not wait for those who may need several.
+    tries: bool,
     /// A state that was saved without latents cannot be gone on with where they are wanted.
     latents: bool,
 }
@@ -30,6 +32,7 @@ impl Key {
             steps: spec.steps,
             scheduler: spec.scheduler,
             first_step,
+            tries: task.job.accept.is_some(),
             latents: first_step > 0 && task.job.outputs.trace,
         }
     }
@@ -115,7 +118,7 @@ impl Waiting {
 mod tests {
     use std::sync::Arc;
 
-    use excite_jobs::Job;
+    use excite_jobs::{Accept, Job};
 
     use super::*;
     use crate::examples::{checkpoint, task};
@@ -153,6 +156,8 @@ mod tests {
         waiting.push(resumed(9, false, 2), false, start);
         waiting.push(resumed(10, false, 1), false, start);
         waiting.push(edited(11, |job| job.outputs.trace = true), false, start);
+        let accept = Accept { min_score: 0.5, max_seeds: 2 };
+        waiting.push(edited(12, |job| job.accept = Some(accept)), false, start);
         let order: Vec<Vec<u32>> =
             std::iter::from_fn(|| Some(indices(&waiting.take())).filter(|b| !b.is_empty()))
                 .collect();
@@ -167,7 +172,8 @@ mod tests {
                 vec![6],
                 vec![7, 10],
                 vec![8],
-                vec![9]
+                vec![9],
+                vec![12]
             ]
         );
         assert_eq!(waiting.due(), None);

@@ -56,6 +56,12 @@ pub trait Pipeline: Send {
     /// Gives up memory that the tasks do not need; whether there was any.
     fn free_memory(&mut self, tasks: &[Task]) -> bool;
 
+    /// The kind of machine, for results that are found again; `None` if making an image costs less
+    /// than looking for it.
+    fn kind(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Makes a small image whose pixels are known.
     ///
     /// # Errors
@@ -66,7 +72,7 @@ pub trait Pipeline: Send {
 /// An image before it is encoded.
 pub struct Product {
     made: Made,
-    /// Compute time: of the micro-batch, divided by its images.
+    /// Compute time: its share of the micro-batch's, by the steps that were made for it.
     seconds: f64,
 }
 
@@ -103,7 +109,8 @@ impl Product {
                 Ok(Encoded { png, sidecar, attention: None, trace: None })
             }
             Made::Rendered(rendered) => {
-                let png = rendered.picture.to_png_of(&job.spec)?;
+                // The seed that was kept is not always the job's.
+                let png = rendered.picture.to_png_of(&rendered.spec)?;
                 let sha256 = sha256(&png);
                 let overview = job.outputs.attention.then(|| {
                     let picture = excite_diffusion::picture::heat::overview(rendered)?;

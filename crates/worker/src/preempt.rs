@@ -18,7 +18,7 @@ impl Finisher {
     pub(crate) async fn preempt(&self, watch: &Watch, id: JobId, limit: Duration) {
         let Some(said) = self.held.said(id) else { return };
         let boundary = watch.boundary_of(id);
-        let mut step = boundary.as_ref().map_or(0, |boundary| boundary.next_step());
+        let mut step = boundary.as_ref().map_or(0, |boundary| boundary.steps_made());
         let mut checkpoint = None;
         if let Some(boundary) = boundary {
             let save = self.checkpoints.save(&said.job, boundary);

@@ -1,4 +1,5 @@
-//! Whether a job must run at all: cancelled, done already, of another engine, or a killer.
+//! Whether a job must run at all: cancelled, done already, made before for its like, of another
+//! engine, or a killer.
 
 use std::sync::Arc;
 
@@ -53,6 +54,11 @@ pub(crate) async fn prepare(
             return Prepared::Answer(OutcomeKind::Succeeded(success));
         }
         Err(failure) => return Prepared::Answer(OutcomeKind::Failed(failure)),
+    }
+    // A job that was begun already is gone on with.
+    let fresh = !redelivered && job.lease == 1 && job.checkpoint.is_none();
+    if fresh && let Some(kind) = finisher.reuse(job).await {
+        return Prepared::Answer(kind);
     }
     if !redelivered {
         return Prepared::Run { alone: false, checkpoint: begun(finisher, job, false).await };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use excite_diffusion::Checkpoint;
+use excite_diffusion::{Checkpoint, Wanted};
 use excite_jobs::Job;
 
 /// A job that is to run here.
@@ -24,4 +24,14 @@ impl Task {
     pub fn first_step(&self) -> usize {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next_step())
     }
+
+    /// Steps made for it before, with those of seeds that were not kept.
+    pub fn steps_made(&self) -> usize {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.steps_made())
+    }
+}
+
+/// What is to be made of a job.
+pub(crate) fn wanted(job: &Job) -> Wanted {
+    Wanted { spec: job.spec.clone(), accept: job.accept }
 }

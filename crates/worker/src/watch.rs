@@ -112,14 +112,16 @@ impl Watch {
             .collect();
     }
 
-    /// A run of `steps` steps begins, at step `first`.
+    /// A run of `steps` steps begins, at step `first`; if it is another round of what runs already,
+    /// with as much time again.
     pub fn begin(&self, tasks: &[Task], first: usize, steps: usize) {
         let mut state = self.state();
         let now = Instant::now();
         (state.phase, state.moved, state.step_began) = (Phase::Running, now, now);
         let left = steps.saturating_sub(first);
         state.deadline = now.checked_add(state.limit(tasks, left, self.factor));
-        state.running = tasks.iter().map(|task| running(task, first, steps)).collect();
+        let rows = tasks.iter().map(|task| running(task, first, steps)).collect();
+        self.show(&mut state, rows);
     }
 
     /// Asked before each pass; a sign of life.
@@ -155,7 +157,7 @@ impl Watch {
             ..running(task, step + 1, steps)
         });
         let mut state = self.state();
-        state.running = rows.collect();
+        self.show(&mut state, rows.collect());
         state.moved = Instant::now();
         let took = state.moved - state.step_began;
         state.step_began = state.moved;
@@ -166,15 +168,24 @@ impl Watch {
         took
     }
 
+    /// Shows what moved; what waits for its next try, or for the others, runs still.
+    fn show(&self, state: &mut State, mut rows: Vec<RunningJob>) {
+        let moved = |id: JobId| rows.iter().any(|row| row.job == id);
+        let stays = |known: &&RunningJob| !moved(known.job) && !self.is_cancelled(known.job.batch);
+        let others: Vec<RunningJob> = state.running.iter().filter(stays).cloned().collect();
+        rows.extend(others);
+        state.running = rows;
+    }
+
     /// What a job can go on with elsewhere from now on.
     pub fn boundary(&self, job: JobId, checkpoint: Checkpoint) {
         self.state().boundaries.insert(job, Arc::new(checkpoint));
     }
 
-    /// A run made `steps` steps in `seconds`.
+    /// A run of tasks of one size made `steps` steps in `seconds`, counted for each image.
     pub fn made(&self, tasks: &[Task], steps: usize, seconds: f64) {
         let Some(first) = tasks.first() else { return };
-        let measured = seconds / work(tasks, steps).max(1.);
+        let measured = seconds / work(std::slice::from_ref(first), steps).max(1.);
         let mut state = self.state();
         // The slowest method decides: that a mixed run is slower than its fastest is no surprise.
         let slow = tasks.iter().find(|task| task.job.spec.method != Method::None);

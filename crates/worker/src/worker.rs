@@ -143,6 +143,7 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let stuck = Duration::from_secs(config.stuck_seconds);
         let watch = Arc::new(Watch::new(config.deadline_factor, stuck));
+        let kind = pipeline.kind().filter(|_| config.reuse);
         let executor = Executor::start(pipeline, Arc::clone(&watch), metrics.clone())?;
         let held = Arc::new(Held::default());
         let patience = Duration::from_secs(config.store_patience_seconds);
@@ -156,6 +157,7 @@ impl Worker {
             held: Arc::clone(&held),
             checkpoints: Arc::new(checkpoints),
             metrics: metrics.clone(),
+            kind,
         };
         let wait = Duration::from_millis(config.micro_batch_wait_milliseconds);
         Ok(Self {
@@ -462,7 +464,7 @@ impl Worker {
         let mut suspect = false;
         for task in &tasks {
             let job = &task.job;
-            self.finisher.checkpoints.begin(job.id, task.first_step());
+            self.finisher.checkpoints.begin(job.id, task.steps_made());
             let Some(said) = self.held.said(job.id) else { continue };
             suspect |= said.suspect;
             self.metrics.stage(Stage::Queue, said.since.elapsed().as_secs_f64());

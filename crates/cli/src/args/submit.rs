@@ -147,6 +147,7 @@ impl SubmitArgs {
             ("scheduler", image.scheduler.map(|scheduler| scheduler.as_str().into())),
             ("method", image.method.map(|method| method.as_str().into())),
             ("method_params", image.method_params.clone().map(|JsonObject(map)| map.into())),
+            ("accept", image.accept().and_then(|accept| serde_json::to_value(accept).ok())),
         ];
         let named = |(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?));
         fields.into_iter().filter_map(named).collect()
@@ -174,7 +175,7 @@ fn within(text: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, Strin
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use excite_jobs::{Line, MethodName, Noise, SchedulerName};
+    use excite_jobs::{Accept, Line, MethodName, Noise, SchedulerName};
 
     use super::*;
     use crate::args::{Cli, Command};
@@ -194,7 +195,8 @@ mod tests {
         let all = options(&[
             "--seeds", "0..64", "--steps", "20", "--size", "128x192", "--method", "none",
             "--guidance-scale", "5", "--scheduler", "dpmpp_2m", "--negative-prompt", "blurred",
-            "--noise", "philox", "--method-params", "{\"gain\": 2}",
+            "--noise", "philox", "--method-params", "{\"gain\": 2}", "--min-score", "0.7",
+            "--max-seeds", "8",
         ]);
         let line = Line::parse(&all.defaults.unwrap()).unwrap();
         let want = Line {
@@ -208,6 +210,7 @@ mod tests {
             negative_prompt: Some("blurred".into()),
             noise: Some(Noise::Philox),
             method_params: line.method_params.clone(),
+            accept: Some(Accept { min_score: 0.7, max_seeds: 8 }),
             ..Line::default()
         };
         assert_eq!(line, want);

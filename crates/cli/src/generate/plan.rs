@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture;
-use excite_jobs::{FoundSubject, Method, Resolved, Sidecar, Spec, Warning};
+use excite_jobs::{Accept, FoundSubject, Method, Resolved, Sidecar, Spec, Tries, Warning};
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
@@ -18,6 +18,8 @@ const SLUG_BYTES_MAX: usize = 60;
 /// An image to make.
 pub(super) struct Image {
     pub(super) spec: Spec,
+    /// When it is good enough; until then further seeds are tried.
+    pub(super) accept: Option<Accept>,
     pub(super) custom_id: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
     /// The subjects with their attributes, if they were found and not named.
@@ -96,6 +98,7 @@ impl Plan {
             let mut row = Vec::new();
             for spec in variants {
                 let json = spec.canonical_json().map_err(|e| Fault::bug(&e.to_string()))?;
+                let json = format!("{json} {:?}", line.accept);
                 // The same image asked for twice is made once.
                 let at = *taken.images.entry(json).or_insert(self.images.len());
                 if at == self.images.len() {
@@ -106,6 +109,7 @@ impl Plan {
                     self.images.push(Image {
                         path: args.out.join(format!("{}.png", taken.names.take(&stem))),
                         spec,
+                        accept: line.accept,
                         custom_id: line.custom_id.clone(),
                         labels: line.labels.clone(),
                         found: line.found.clone(),
@@ -131,39 +135,53 @@ impl Plan {
         }
         for image in &mut self.images {
             let Ok(bytes) = std::fs::read(&image.path) else { continue };
-            require_same(&image.path, &bytes, &image.spec)?;
+            require_same(image, &bytes)?;
             let extras = !args.attention || super::extras::attention_is_there(image);
             let trace = args.trace.as_deref().is_none_or(Path::exists);
-            image.finished = sidecar::of(&image.path, &bytes).filter(|_| extras && trace);
+            let sidecar = sidecar::of(&image.path, &bytes);
+            if sidecar.as_ref().is_some_and(|found| !found.is_of(&image.spec, image.accept)) {
+                return Err(is_another(&image.path, "it was made with another `accept`"));
+            }
+            image.finished = sidecar.filter(|_| extras && trace);
         }
         Ok(())
     }
 }
 
 /// Refuses to replace an image that is not the one that is wanted.
-fn require_same(path: &Path, bytes: &[u8], spec: &Spec) -> Result<(), Fault> {
-    let other = |what: String| {
-        Err(Fault::new(
-            Status::Usage,
-            "exists",
-            format!("{} is there already, and it is another image: {what}", path.display()),
-            "Choose another --out, or --overwrite it.".into(),
-        ))
-    };
+fn require_same(image: &Image, bytes: &[u8]) -> Result<(), Fault> {
+    let other = |what: String| Err(is_another(&image.path, &what));
     match picture::Read::bytes(bytes).map_err(|e| e.to_string()).and_then(|read| read.spec()) {
-        Ok(found) => match found.difference(spec) {
-            Some((field, there, here)) => other(format!("`{field}` is {there} there, {here} here")),
-            None => Ok(()),
-        },
+        Ok(found) => {
+            // Which of its seeds is kept is known only when it is made.
+            let tries = Tries::new(image.spec.seed, image.accept);
+            let seed = tries.seeds().find(|seed| *seed == found.seed);
+            let wanted = Spec { seed: seed.unwrap_or(image.spec.seed), ..image.spec.clone() };
+            match found.difference(&wanted) {
+                Some((field, there, here)) => {
+                    other(format!("`{field}` is {there} there, {here} here"))
+                }
+                None => Ok(()),
+            }
+        }
         Err(message) => other(message),
     }
+}
+
+fn is_another(path: &Path, what: &str) -> Fault {
+    Fault::new(
+        Status::Usage,
+        "exists",
+        format!("{} is there already, and it is another image: {what}", path.display()),
+        "Choose another --out, or --overwrite it.".into(),
+    )
 }
 
 /// What is taken already.
 #[derive(Default)]
 struct Taken {
     names: Names,
-    /// Canonical JSON of a spec to its position in the plan.
+    /// Canonical JSON of a spec, and when it is good enough, to its position in the plan.
     images: HashMap<String, usize>,
 }
 

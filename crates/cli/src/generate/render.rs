@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use excite_diffusion::{Error, Model, Outputs, Rendered, Run, Trace};
-use excite_jobs::{FoundSubject, SchedulerName, Sidecar, Spec, Warning};
+use excite_diffusion::{Error, Model, Outputs, Rendered, Search, Trace, Wanted};
+use excite_jobs::{FoundSubject, SchedulerName, Sidecar, Warning};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -63,20 +63,23 @@ pub(super) fn run(
     Ok(tally)
 }
 
-/// Images of the same size, steps and scheduler, in order, at most `size` at a time.
+/// Images of the same size, steps and scheduler, in order, at most `size` at a time. Those that may
+/// need several seeds do not keep the others waiting.
 fn micro_batches<'a>(todo: &[&'a Image], size: usize) -> Vec<Vec<&'a Image>> {
-    type Key = (u32, u32, u32, SchedulerName);
-    let key = |spec: &Spec| -> Key { (spec.width, spec.height, spec.steps, spec.scheduler) };
+    type Key = (u32, u32, u32, SchedulerName, bool);
+    let key = |Image { spec, accept, .. }: &Image| -> Key {
+        (spec.width, spec.height, spec.steps, spec.scheduler, accept.is_some())
+    };
     let mut groups: Vec<Vec<&Image>> = Vec::new();
     let mut open: HashMap<Key, usize> = HashMap::new();
     for &image in todo {
-        let at = *open.entry(key(&image.spec)).or_insert_with(|| {
+        let at = *open.entry(key(image)).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
         groups[at].push(image);
         if groups[at].len() == size {
-            open.remove(&key(&image.spec));
+            open.remove(&key(image));
         }
     }
     groups
@@ -113,15 +116,16 @@ impl Work<'_> {
     }
 
     fn render(&self, images: &[&Image], tally: &Tally) -> Result<Vec<Rendered>, Error> {
-        let specs: Vec<Spec> = images.iter().map(|image| image.spec.clone()).collect();
+        let wanted = |image: &&Image| Wanted { spec: image.spec.clone(), accept: image.accept };
+        let wanted: Vec<Wanted> = images.iter().map(wanted).collect();
         let outputs = Outputs { latents: self.args.trace.is_some(), maps: true };
-        let run = Run::start(self.model, &specs, outputs)?;
+        let search = Search::start(self.model, &wanted, outputs)?;
         let first = tally.made + tally.failed + 1;
         let last = first + images.len() - 1;
         let numbers = if first == last { first.to_string() } else { format!("{first}-{last}") };
         let position = self.bar.position();
         let stop = || self.interrupted.load(Ordering::Relaxed);
-        run.complete(&stop, |report| {
+        search.complete(&stop, |search, report| {
             let losses: Vec<f32> =
                 report.losses.iter().copied().filter(|loss| loss.is_finite()).collect();
             let loss = match losses.as_slice() {
@@ -130,10 +134,17 @@ impl Work<'_> {
             };
             let (step, steps) = (report.step + 1, report.steps);
             let image = if self.total == 1 { "image" } else { "images" };
-            let message = format!("{image} {numbers} of {}, step {step}/{steps}{loss}", self.total);
+            let tried = search.rows().iter().map(|&place| search.try_of(place)).max();
+            let tried = match tried.filter(|tried| *tried > 1) {
+                Some(tried) => format!(", try {tried}"),
+                None => String::new(),
+            };
+            let message =
+                format!("{image} {numbers} of {}{tried}, step {step}/{steps}{loss}", self.total);
             self.bar.set_message(message);
-            // The bar counts the steps that were asked for; PNDM makes one more.
-            let asked = u64::from(specs[0].steps) * images.len() as u64;
+            // The bar counts the steps that were asked for; PNDM makes one more. A further try goes
+            // over the same ones again.
+            let asked = u64::from(wanted[0].spec.steps) * images.len() as u64;
             self.bar.set_position(position + asked * step as u64 / steps as u64);
         })
     }
@@ -146,7 +157,7 @@ impl Work<'_> {
         seconds: f64,
         tally: &mut Tally,
     ) -> Result<(), Fault> {
-        let png = rendered.picture.to_png_of(&image.spec)?;
+        let png = rendered.picture.to_png_of(&rendered.spec)?;
         files::write(&image.path, &png)?;
         if self.args.attention {
             extras::draw_attention(image, rendered)?;
@@ -169,6 +180,11 @@ impl Work<'_> {
         let attention = &sidecar.attention;
         if let (Some(loss), Some(weakest)) = (attention.loss, &attention.weakest) {
             line.push_str(&format!(", loss {loss:.3}, weakest subject: {weakest}"));
+        }
+        if !sidecar.tries.is_empty() {
+            let (seed, tries) = (sidecar.spec.seed, sidecar.tries.len());
+            let tries = if tries == 1 { "1 try".into() } else { format!("{tries} tries") };
+            line.push_str(&format!(", seed {seed} of {tries}"));
         }
         let refinements = sidecar.refinements();
         if refinements > 0 {
@@ -206,6 +222,10 @@ fn about(image: &Image, status: &str) -> Value {
 
 fn with_sidecar(mut object: Value, sidecar: &Sidecar) -> Value {
     let attention = &sidecar.attention;
+    object["seed"] = json!(sidecar.spec.seed);
+    if !sidecar.tries.is_empty() {
+        object["tries"] = json!(sidecar.tries);
+    }
     object["loss"] = json!(attention.loss);
     object["scores"] = json!(attention.scores);
     object["weakest"] = json!(attention.weakest);

@@ -18,6 +18,7 @@ use crate::trace::{Observed, Record, Step};
 use crate::unet::Conditioning;
 
 /// One image in progress.
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) spec: Spec,
     pub(super) conditional: Arc<Conditioning>,

@@ -13,6 +13,7 @@ mod golden;
 mod gradient;
 mod same_bytes;
 mod schedulers;
+mod search;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

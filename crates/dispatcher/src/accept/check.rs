@@ -183,7 +183,8 @@ impl<P: FnMut(FullPart) -> bool> Check<'_, P> {
         }
         let seeds = resolved.seeds.to_string();
         let (custom_id, labels) = (resolved.custom_id, resolved.labels);
-        Ok(StoredLine { line, first, spec, seeds, custom_id, labels })
+        let accept = resolved.accept;
+        Ok(StoredLine { line, first, spec, seeds, accept, custom_id, labels })
     }
 
     fn refuse(&mut self, refusal: LineRefusal) {

@@ -136,8 +136,11 @@ mod tests {
             (r#", "method_params": {"preset": "paper"}"#,       4),
             (r#", "negative_prompt": "a dog", "seed": 9"#,      5),
             (r#", "negative_prompt": "a dog", "seed": 8"#,      5),
-            (r#", "steps": 0"#,                                 6), // refused, and not kept
-            (r#", "steps": 0"#,                                 7),
+            (r#", "accept": {"min_score": 0.5}, "seed": 1"#,    6),
+            (r#", "accept": {"min_score": 0.5}, "seed": 2"#,    6),
+            (r#", "accept": {"min_score": 0.6}"#,               7),
+            (r#", "steps": 0"#,                                 8), // refused, and not kept
+            (r#", "steps": 0"#,                                 9),
         ];
         for (more, want) in table {
             let text = format!(r#"{{"prompt": "a cat and a mood"{more}}}"#);

@@ -311,7 +311,7 @@ fn value(field: &str, text: &str) -> Value {
         "seed" | "width" | "height" | "steps" | "guidance_scale" => {
             text.parse::<Number>().map_or_else(|_| text.into(), Value::Number)
         }
-        "method_params" => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        "method_params" | "accept" => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
         _ => text.into(),
     }
 }
@@ -384,9 +384,9 @@ mod tests {
 
     #[test]
     fn rows_are_lines() {
-        let csv = "prompt,subjects,seed,labels.set,method_params\n\
-            \"a cat, and\na frog\",cat; frog,7,a b,\"{\"\"preset\"\": \"\"paper\"\"}\"\n\
-            a dog,,x,,\n\
+        let csv = "prompt,subjects,seed,labels.set,method_params,accept\n\
+            \"a cat, and\na frog\",cat; frog,7,a b,\"{\"\"preset\"\": \"\"paper\"\"}\",\"{\"\"min_score\"\": 0.5}\"\n\
+            a dog,,x,,,\n\
             a dog\n";
         let got = read(Format::Csv, csv.as_bytes()).unwrap();
         let line = got[0].1.as_ref().unwrap();
@@ -395,6 +395,7 @@ mod tests {
         assert_eq!(line.subjects, Some(vec![word("cat"), word("frog")]));
         assert_eq!((line.seed, line.labels.as_ref().unwrap()["set"].as_str()), (Some(7), "a b"));
         assert_eq!(line.method_params.as_ref().unwrap()["preset"], "paper");
+        assert_eq!(line.accept.map(|accept| accept.min_score), Some(0.5));
         assert_eq!(got[1], (4, Err("wrong_type".into())));
         assert_eq!(got[2], (5, Err("columns".into())));
     }

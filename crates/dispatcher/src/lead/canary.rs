@@ -140,11 +140,13 @@ impl Leader {
 
 fn batch(card: &ModelCard, scheduler: excite_jobs::SchedulerName) -> Batch {
     let facts = &card.facts;
+    // Another one each time: a result that was made before would prove nothing.
+    let seed = OffsetDateTime::now_utc().unix_timestamp() as u32;
     let spec = Spec {
         prompt: "a canary".into(),
         negative_prompt: String::new(),
         subjects: Vec::new(),
-        seed: 0,
+        seed,
         noise: Noise::TorchCpu,
         width: facts.width,
         height: facts.height,
@@ -160,7 +162,8 @@ fn batch(card: &ModelCard, scheduler: excite_jobs::SchedulerName) -> Batch {
         line: 1,
         first: 0,
         spec,
-        seeds: "0".into(),
+        seeds: seed.to_string(),
+        accept: None,
         custom_id: None,
         labels: BTreeMap::new(),
     };

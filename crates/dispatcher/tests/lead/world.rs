@@ -261,6 +261,7 @@ fn lines(first: u32, jobs: u32) -> Vec<StoredLine> {
         first: start,
         spec: spec.clone(),
         seeds: format!("{start}..{}", (start + LINE_JOBS).min(first + jobs)),
+        accept: None,
         custom_id: None,
         labels: BTreeMap::new(),
     };

@@ -57,6 +57,7 @@ pub(super) fn sidecar(
         custom_id,
         labels,
         spec: spec.clone(),
+        tries: Vec::new(),
         attention: Attention::default(),
         steps: Vec::new(),
     }

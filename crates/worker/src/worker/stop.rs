@@ -46,7 +46,7 @@ impl Worker {
         for id in &self.running {
             let Some(boundary) = self.watch.boundary_of(*id) else { continue };
             let checkpoints = Arc::clone(&self.finisher.checkpoints);
-            if !checkpoints.is_due(*id, boundary.next_step()) {
+            if !checkpoints.is_due(*id, boundary.steps_made()) {
                 continue;
             }
             let Some(said) = self.held.said(*id) else { continue };

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::setting::{Running, Setting, until};
 
 /// The specs of a line on the bundled model.
-fn specs(model: &Model, line: &str) -> Vec<Spec> {
+pub(crate) fn specs(model: &Model, line: &str) -> Vec<Spec> {
     let line = Line::parse(line).unwrap();
     line.resolve(&model.facts(), model.tokenizer()).unwrap().specs().collect()
 }
@@ -28,7 +28,19 @@ fn work(setting: &Setting, models_dir: Option<PathBuf>, slots: u16) -> Running {
 }
 
 /// The same, with the metrics of its pipeline.
-fn work_measured(setting: &Setting, models_dir: Option<PathBuf>, slots: u16) -> (Running, Metrics) {
+pub(crate) fn work_measured(
+    setting: &Setting,
+    models_dir: Option<PathBuf>,
+    slots: u16,
+) -> (Running, Metrics) {
+    work_as(setting, models_dir, Config { slots, ..Config::default() })
+}
+
+pub(crate) fn work_as(
+    setting: &Setting,
+    models_dir: Option<PathBuf>,
+    config: Config,
+) -> (Running, Metrics) {
     let metrics = Metrics::new("test").unwrap();
     let options = ModelsOptions {
         models_dir,
@@ -40,7 +52,6 @@ fn work_measured(setting: &Setting, models_dir: Option<PathBuf>, slots: u16) -> 
     let store = Arc::clone(&setting.store) as Arc<dyn Store>;
     let models = Arc::new(Models::new(options, store, runtime, metrics.clone()));
     let pipeline = Guided::new(Arc::clone(&models), metrics.clone());
-    let config = Config { slots, ..Config::default() };
     (setting.work_as(pipeline, Some(models), config), metrics)
 }
 
