@@ -27,6 +27,7 @@ pub fn sidecar(
         labels,
         spec: rendered.spec.clone(),
         tries: rendered.tries.clone(),
+        adopted: false,
         attention: attention(&rendered.spec, &rendered.record),
         steps: step_lines(&rendered.record),
     }

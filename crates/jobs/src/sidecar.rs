@@ -31,6 +31,10 @@ pub struct Sidecar {
     /// The seeds that were tried, in their order; empty where any was good enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tries: Vec<Try>,
+    /// The image was made by another worker, of another kind, which did not come to write this:
+    /// kind, seconds and figures are those of a run of the same job that made it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// How well its subjects are attended to.
     #[serde(flatten)]
     pub attention: Attention,

@@ -11,6 +11,14 @@ pub fn reach(name: &str) {
     let _ = name;
 }
 
+/// Whether a program is to behave as it does on another machine: `NAME=return`.
+pub fn is_set(name: &str) -> bool {
+    fail::fail_point!(name, |_| true);
+    // Without the feature nobody asks.
+    let _ = name;
+    false
+}
+
 /// Reads `FAILPOINTS`; it holds as long as what is returned.
 #[cfg(feature = "failpoints")]
 pub fn listen() -> fail::FailScenario<'static> {

@@ -98,7 +98,7 @@ impl Finisher {
                 let stored = sha256(&found.body);
                 if stored != sidecar.sha256 {
                     warn!(stored, made = sidecar.sha256, "the stored image is another one");
-                    sidecar.sha256 = stored;
+                    sidecar = adopt(sidecar, stored, &found.body);
                 }
             }
             Err(error) => return Err(failure(&error)),
@@ -231,6 +231,14 @@ impl Finisher {
             warn!(%error, "the marks of a suspect stay");
         }
     }
+}
+
+/// The sidecar of an image that was stored elsewhere, with what is known of that one.
+fn adopt(made: Sidecar, sha256: String, png: &[u8]) -> Sidecar {
+    let read = excite_diffusion::picture::Read::bytes(png).ok().and_then(|read| read.spec().ok());
+    // The other kind may have kept another seed.
+    let spec = read.unwrap_or_else(|| made.spec.clone());
+    Sidecar { sha256, spec, adopted: true, ..made }
 }
 
 fn message(outcome: Outcome, traceparent: Option<String>) -> Option<Message> {

@@ -117,7 +117,8 @@ impl Finisher {
         let (image, beside) = (keys::image(reuse.job), keys::sidecar(reuse.job));
         let sidecar: Sidecar = serde_json::from_slice(&read(beside.clone()).await?)
             .map_err(|_| unusable(&beside, "cannot be read"))?;
-        let is_of = sidecar.is_of(&job.spec, job.accept) && sidecar.kind == kind;
+        let is_of =
+            sidecar.is_of(&job.spec, job.accept) && sidecar.kind == kind && !sidecar.adopted;
         if !is_of || sidecar.v != VERSION || sidecar.sha256 != reuse.sha256 {
             return Err(unusable(&beside, "belongs to another image"));
         }

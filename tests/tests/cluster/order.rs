@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use excite_jobs::queue::rabbit::{RabbitOptions, RabbitQueue};
 use excite_jobs::queue::{Message, Queue, QueueName};
-use excite_jobs::{Control, Job, Outcome, OutcomeKind, State};
-use excite_tests::cluster::{Cluster, Service, count};
+use excite_jobs::{Control, Job, Outcome, OutcomeKind, Sidecar, State, keys};
+use excite_tests::cluster::{BUCKET, Cluster, Service, count};
 use excite_tests::{Rabbit, Signal};
+use sha2::{Digest, Sha256};
 
 use super::{LIMIT, assert_all_succeeded, guided_lines, lines, published_job};
 
@@ -127,6 +128,42 @@ async fn a_dispatcher_may_die_between_any_two_of_its_writes() {
     }
     let batches = cluster.stored_batches().unwrap();
     assert_eq!(batches, 9, "one key, one batch");
+}
+
+/// Kinds of machines differ in the last bit of their pixels; whichever stored the image, its sidecar
+/// is about that image, and says so if the other one wrote it.
+#[tokio::test]
+async fn an_image_and_its_sidecar_belong_together_whatever_kinds_of_workers_made_them() {
+    let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "kinds").await.unwrap();
+    let dispatcher = cluster.dispatcher().await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let empty = ["--pipeline", "empty"];
+    for (point, kind) in [
+        ("worker_made_image", "here"),
+        ("worker_stored_image", "adopted"),
+        ("worker_stored_sidecar", "other"),
+    ] {
+        let crash = format!("worker_other_kind=return;{point}");
+        let doomed = cluster.crashing_worker(&empty, &crash).await.unwrap();
+        let view = cluster.submit(&dispatcher, "", &lines(1, 1)).await.unwrap();
+        crashed(doomed, point).await;
+        let _worker = cluster.worker(&empty).await.unwrap();
+        assert_whole(&cluster, &dispatcher, view.id, 1).await;
+        let job = cluster.jobs(&dispatcher, view.id).await.unwrap().remove(0);
+        let image = cluster.image(&dispatcher, job.id).await.unwrap();
+        let sha256 = format!("{:x}", Sha256::digest(&image));
+        let sidecar = cluster.s3.root().join(BUCKET).join(keys::sidecar(job.id));
+        let sidecar: Sidecar = serde_json::from_slice(&std::fs::read(sidecar).unwrap()).unwrap();
+        assert_eq!(sidecar.sha256, sha256, "{point}");
+        assert_eq!(job.success.unwrap().sha256, sha256, "{point}");
+        let said = match (sidecar.adopted, sidecar.kind.as_str()) {
+            (true, "empty") => "adopted",
+            (false, "empty") => "here",
+            (false, "other") => "other",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said, kind, "{point}");
+    }
 }
 
 /// Says of a job that waits in the broker that a worker gave it back.

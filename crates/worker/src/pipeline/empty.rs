@@ -5,10 +5,14 @@ use std::time::Instant;
 
 use excite_diffusion::picture::Picture;
 use excite_jobs::{Attention, Sidecar, Spec, VERSION};
+use excite_service::failpoint;
 
 use super::{Made, Pipeline, Product, Row, RunError, each};
 use crate::task::Task;
 use crate::watch::Watch;
+
+/// Where tests let a worker be of another kind, whose pixels differ a little.
+const OTHER_KIND: &str = "worker_other_kind";
 
 /// One pixel an image, at once.
 #[derive(Debug, Default)]
@@ -38,7 +42,10 @@ impl Pipeline for Empty {
 
 /// A pixel in a colour that follows from the seed.
 pub(super) fn png(spec: &Spec) -> excite_diffusion::Result<Vec<u8>> {
-    let [_, r, g, b] = spec.seed.wrapping_mul(0x9E37_79B9).to_be_bytes();
+    let [_, mut r, g, b] = spec.seed.wrapping_mul(0x9E37_79B9).to_be_bytes();
+    if failpoint::is_set(OTHER_KIND) {
+        r ^= 1;
+    }
     Picture::filled(1, 1, [r, g, b]).to_png_of(spec)
 }
 
@@ -52,12 +59,13 @@ pub(super) fn sidecar(
     Sidecar {
         v: VERSION,
         sha256,
-        kind: "empty".into(),
+        kind: if failpoint::is_set(OTHER_KIND) { "other".into() } else { "empty".into() },
         seconds,
         custom_id,
         labels,
         spec: spec.clone(),
         tries: Vec::new(),
+        adopted: false,
         attention: Attention::default(),
         steps: Vec::new(),
     }
