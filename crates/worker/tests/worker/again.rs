@@ -12,6 +12,10 @@ use crate::setting::{Running, Setting};
 const SMALL: &str = r#"{"prompt": "a cat and a frog", "seeds": "8..10", "steps": 2,
     "width": 64, "height": 64, "method_params": {"max_iter_to_alter": 1, "thresholds": {}}}"#;
 
+/// One step, where nothing but the copies matters.
+const PLAIN: &str = r#"{"prompt": "a cat and a frog", "seed": 8, "steps": 1, "width": 64,
+    "height": 64, "method": "none"}"#;
+
 /// What the command line makes of a spec.
 fn alone(model: &Model, spec: &Spec) -> Vec<u8> {
     let outputs = Outputs { latents: false, maps: true };
@@ -90,8 +94,8 @@ async fn a_job_goes_on_in_the_try_where_it_was() {
     // The second try was one step in; if the first one was better, it is made again.
     let again = u64::from(made.tries[0].seed == made.spec.seed);
     assert_eq!((metrics.steps.get(), metrics.steps_wasted.get()), (2 + again, again));
-    assert!(setting.keys(&keys::checkpoints(job.id)).await.is_empty());
     worker.stop().await;
+    assert!(setting.keys(&keys::checkpoints(job.id)).await.is_empty());
 }
 
 /// A setting in which one job was done.
@@ -110,7 +114,7 @@ impl Done {
     async fn new(edit: impl FnOnce(&mut Job)) -> Self {
         let mut setting = Setting::new().await;
         let model = Model::load(&bundled()).unwrap();
-        let mut first = setting.job_of(0, specs(&model, SMALL).remove(0));
+        let mut first = setting.job_of(0, specs(&model, PLAIN).remove(0));
         edit(&mut first);
         let (worker, metrics) = work_measured(&setting, None, 1);
         setting.submit(&first).await;
