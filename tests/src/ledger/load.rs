@@ -105,11 +105,7 @@ impl Load {
                     self.paused.push(id);
                     tally.count("a batch paused");
                 }
-                2 | 3 => {
-                    if self.publish_again(id).await? {
-                        tally.count("jobs published twice");
-                    }
-                }
+                2 | 3 if self.publish_again(id).await? => tally.count("jobs published twice"),
                 4 => self.resume().await?,
                 _ => {}
             }
