@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::poll::{Try, eventually};
 use crate::proxy::Proxy;
-use crate::{Folder, Port, Program, Rabbit, Redis, S3, built};
+use crate::{Folder, Port, Program, Rabbit, Redis, S3, Trio, built};
 
 /// Where the images go.
 pub const BUCKET: &str = "excite";
@@ -62,7 +62,8 @@ impl Cluster {
     /// # Errors
     /// If a server does not start.
     pub async fn start(rabbit: &Rabbit, name: &str) -> Result<Self> {
-        Self::servers(rabbit, name, false).await
+        let (vhost, broker) = vhost(rabbit, name).await?;
+        Self::servers(vhost, broker, name, None).await
     }
 
     /// The same, with links that can be spoilt between the programs and the servers.
@@ -70,24 +71,41 @@ impl Cluster {
     /// # Errors
     /// If a server does not start.
     pub async fn start_behind_proxies(rabbit: &Rabbit, name: &str) -> Result<Self> {
-        Self::servers(rabbit, name, true).await
+        let (vhost, broker) = vhost(rabbit, name).await?;
+        let link = Proxy::start(rabbit.port()).await?;
+        let broker = through(&broker, rabbit.port(), &link);
+        Self::servers(vhost, broker, name, Some(link)).await
     }
 
-    async fn servers(rabbit: &Rabbit, name: &str, behind_proxies: bool) -> Result<Self> {
+    /// The same on a broker of three nodes: programs reach those that run.
+    ///
+    /// # Errors
+    /// If a server does not start.
+    pub async fn start_on_three(trio: &Trio, name: &str) -> Result<Self> {
+        let (vhost, broker) = vhost(&trio.nodes[0], name).await?;
+        let link = Proxy::start_before(&trio.ports()).await?;
+        let broker = through(&broker, trio.nodes[0].port(), &link);
+        Self::servers(vhost, broker, name, Some(link)).await
+    }
+
+    /// All but the broker; behind proxies if the broker is.
+    async fn servers(
+        vhost: String,
+        broker: String,
+        name: &str,
+        link: Option<Proxy>,
+    ) -> Result<Self> {
         crate::choose_cryptography();
-        let vhost = format!("{name}-{}", uuid::Uuid::new_v4().simple());
-        let mut broker = rabbit.vhost(&vhost).await?;
         let (redis, s3) = tokio::try_join!(Redis::start(), S3::start())?;
         s3.bucket(BUCKET)?;
         let (mut progress, mut store) = (redis.url(), s3.env(BUCKET));
         let mut links = None;
-        if behind_proxies {
+        if let Some(link) = link {
             let made = Links {
-                broker: Proxy::start(rabbit.port()).await?,
+                broker: link,
                 progress: Proxy::start(redis.port()).await?,
                 store: Proxy::start(s3.port()).await?,
             };
-            broker = through(&broker, rabbit.port(), &made.broker);
             progress = through(&progress, redis.port(), &made.progress);
             for (_, value) in &mut store {
                 *value = through(value, s3.port(), &made.store);
@@ -114,12 +132,29 @@ impl Cluster {
         self.env.iter().cloned()
     }
 
+    /// One of them.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn variable(&self, name: &str) -> Result<&str> {
+        let found = self.env.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).with_context(|| format!("no {name}"))
+    }
+
     /// Starts a dispatcher and waits until it is ready.
     ///
     /// # Errors
     /// If it does not become ready.
     pub async fn dispatcher(&self) -> Result<Service> {
-        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", &[], None).await
+        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", &[], &[]).await
+    }
+
+    /// Starts a dispatcher with variables of its own and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn dispatcher_with(&self, env: &[(&str, &str)]) -> Result<Service> {
+        self.service("excite-dispatcher", "EXCITE_DISPATCHER__LISTEN", &[], env).await
     }
 
     /// Starts a dispatcher that crashes when it comes to a point.
@@ -127,8 +162,7 @@ impl Cluster {
     /// # Errors
     /// If it does not become ready.
     pub async fn crashing_dispatcher(&self, point: &str) -> Result<Service> {
-        let name = "EXCITE_DISPATCHER__LISTEN";
-        self.service("excite-dispatcher", name, &[], Some(point)).await
+        self.dispatcher_with(&[("FAILPOINTS", &crash_at(point))]).await
     }
 
     /// Starts a worker and waits until it takes jobs.
@@ -136,7 +170,15 @@ impl Cluster {
     /// # Errors
     /// If it does not become ready.
     pub async fn worker(&self, args: &[&str]) -> Result<Service> {
-        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args, None).await
+        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args, &[]).await
+    }
+
+    /// Starts a worker with variables of its own and waits until it takes jobs.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn worker_with(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Service> {
+        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args, env).await
     }
 
     /// Starts a worker that crashes when it comes to a point.
@@ -144,7 +186,7 @@ impl Cluster {
     /// # Errors
     /// If it does not become ready.
     pub async fn crashing_worker(&self, args: &[&str], point: &str) -> Result<Service> {
-        self.service("excite-worker", "EXCITE_WORKER__LISTEN", args, Some(point)).await
+        self.worker_with(args, &[("FAILPOINTS", &crash_at(point))]).await
     }
 
     async fn service(
@@ -152,12 +194,12 @@ impl Cluster {
         name: &str,
         listen: &str,
         args: &[&str],
-        crash: Option<&str>,
+        env: &[(&str, &str)],
     ) -> Result<Service> {
         let port = Port::free()?;
         let address = format!("127.0.0.1:{}", port.number());
-        let crash = crash.map(|point| ("FAILPOINTS".to_owned(), format!("{point}=return")));
-        let env = self.env().chain([(listen.to_owned(), address.clone())]).chain(crash);
+        let own = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = self.env().chain([(listen.to_owned(), address.clone())]).chain(own);
         let mut program = Program::start(built(name)?, args, env)?;
         let url = format!("http://{address}");
         program.wait_http(&format!("{url}/readyz"), START_LIMIT).await?;
@@ -378,6 +420,18 @@ fn names_in(path: &Path) -> Result<Vec<String>> {
     let mut names = names.collect::<std::io::Result<Vec<String>>>()?;
     names.sort();
     Ok(names)
+}
+
+/// A vhost of its own, and where it is.
+async fn vhost(rabbit: &Rabbit, name: &str) -> Result<(String, String)> {
+    let vhost = format!("{name}-{}", uuid::Uuid::new_v4().simple());
+    let url = rabbit.vhost(&vhost).await?;
+    Ok((vhost, url))
+}
+
+/// A variable's value.
+fn crash_at(point: &str) -> String {
+    format!("{point}=return")
 }
 
 /// A URL that goes through a proxy instead.

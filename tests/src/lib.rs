@@ -25,7 +25,7 @@ pub use poll::{Attempt, Try, eventually};
 pub use ports::Port;
 pub use process::{Log, Process, Recipe};
 pub use program::{Program, built};
-pub use rabbit::{Queue, Rabbit, RabbitBuilder};
+pub use rabbit::{Queue, Rabbit, RabbitBuilder, Trio};
 pub use redis::{Redis, RedisBuilder};
 pub use s3::{S3, S3Builder};
 

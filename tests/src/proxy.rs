@@ -48,7 +48,8 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct State {
-    target: SocketAddr,
+    /// The first that takes a connection gets it.
+    targets: Vec<SocketAddr>,
     fault: watch::Sender<Fault>,
     open: Mutex<Open>,
 }
@@ -58,7 +59,15 @@ struct State {
 struct Open {
     next: u64,
     /// Each with what ends it.
-    all: BTreeMap<u64, (AbortHandle, watch::Sender<bool>)>,
+    all: BTreeMap<u64, (AbortHandle, watch::Sender<Fate>)>,
+}
+
+/// What becomes of a connection, whatever happens to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Reset,
+    Forgotten,
 }
 
 impl Proxy {
@@ -67,10 +76,18 @@ impl Proxy {
     /// # Errors
     /// If there is no free port.
     pub async fn start(target: u16) -> Result<Self> {
+        Self::start_before(&[target]).await
+    }
+
+    /// Starts one in front of several ports that are as good as each other.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub async fn start_before(targets: &[u16]) -> Result<Self> {
         let port = Port::free()?;
         let listener = TcpListener::bind(("127.0.0.1", port.number())).await?;
         let state = Arc::new(State {
-            target: SocketAddr::from(([127, 0, 0, 1], target)),
+            targets: targets.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect(),
             fault: watch::Sender::new(Fault::None),
             open: Mutex::default(),
         });
@@ -95,11 +112,13 @@ impl Proxy {
 
     /// Resets all connections, as a router does that forgot them; says how many there were.
     pub fn reset(&self) -> usize {
-        let open = self.state.open();
-        for (_, reset) in open.all.values() {
-            reset.send_replace(true);
-        }
-        open.all.len()
+        self.state.open().all_become(Fate::Reset)
+    }
+
+    /// Forgets all connections without a word: they stay open and dead for ever, while new ones
+    /// work; says how many there were.
+    pub fn forget(&self) -> usize {
+        self.state.open().all_become(Fate::Forgotten)
     }
 }
 
@@ -109,6 +128,15 @@ impl Drop for Proxy {
         for (abort, _) in std::mem::take(&mut self.state.open().all).into_values() {
             abort.abort();
         }
+    }
+}
+
+impl Open {
+    fn all_become(&self, fate: Fate) -> usize {
+        for (_, told) in self.all.values() {
+            told.send_replace(fate);
+        }
+        self.all.len()
     }
 }
 
@@ -125,22 +153,22 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         if *state.fault.borrow() == Fault::Cut {
             continue;
         }
-        let reset = watch::Sender::new(false);
+        let fate = watch::Sender::new(Fate::Open);
         let mut open = state.open();
         let id = open.next;
         open.next += 1;
-        let link = link(client, Arc::clone(&state), reset.subscribe());
+        let link = link(client, Arc::clone(&state), fate.subscribe());
         let ending = Arc::clone(&state);
         let task = tokio::spawn(async move {
             link.await;
             ending.open().all.remove(&id);
         });
-        open.all.insert(id, (task.abort_handle(), reset));
+        open.all.insert(id, (task.abort_handle(), fate));
     }
 }
 
-/// One connection, until either side ends it or it is reset.
-async fn link(mut client: TcpStream, state: Arc<State>, mut reset: watch::Receiver<bool>) {
+/// One connection, until either side ends it or its fate is known.
+async fn link(mut client: TcpStream, state: Arc<State>, mut fate: watch::Receiver<Fate>) {
     let mut fault = state.fault.subscribe();
     // A dead link reaches nobody, but whoever connects does not know.
     while *fault.borrow_and_update() == Fault::HalfOpen {
@@ -149,7 +177,7 @@ async fn link(mut client: TcpStream, state: Arc<State>, mut reset: watch::Receiv
         }
     }
     // Nobody there: the client sees its connection closed.
-    let Ok(mut server) = TcpStream::connect(state.target).await else { return };
+    let Ok(mut server) = TcpStream::connect(&state.targets[..]).await else { return };
     for end in [&client, &server] {
         // Small messages are not collected: a link without faults adds nothing.
         let _ = end.set_nodelay(true);
@@ -162,13 +190,19 @@ async fn link(mut client: TcpStream, state: Arc<State>, mut reset: watch::Receiv
             pass(from_server, to_client, state.fault.subscribe()),
         )
     };
-    tokio::select! {
-        _ = sides => {}
-        _ = reset.wait_for(|reset| *reset) => {
+    let fate = tokio::select! {
+        _ = sides => Fate::Open,
+        fate = fate.wait_for(|fate| *fate != Fate::Open) => fate.map_or(Fate::Open, |fate| *fate),
+    };
+    match fate {
+        Fate::Open => {}
+        Fate::Reset => {
             for end in [&client, &server] {
                 let _ = end.set_zero_linger();
             }
         }
+        // Neither side hears of the other again, nor of the end.
+        Fate::Forgotten => std::future::pending().await,
     }
 }
 
@@ -309,6 +343,17 @@ mod tests {
         let mut heard = [0; 1];
         let end = timeout(LIMIT, stream.read(&mut heard)).await.unwrap();
         assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let mut again = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+        assert_eq!(said(&mut again, b"back").await, b"back");
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_connection_is_dead_and_new_ones_live() {
+        let (proxy, mut stream) = echo().await;
+        assert_eq!(proxy.forget(), 1);
+        stream.write_all(b"anybody?").await.unwrap();
+        let silent = timeout(Duration::from_millis(300), stream.read(&mut [0; 8])).await;
+        assert!(silent.is_err(), "{silent:?}");
         let mut again = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
         assert_eq!(said(&mut again, b"back").await, b"back");
     }

@@ -1,6 +1,7 @@
 //! A private RabbitMQ: a node, and the name service of Erlang that it needs.
 
 mod api;
+mod trio;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -22,9 +23,13 @@ use crate::server::Server;
 
 use api::Api;
 pub use api::Queue;
+use trio::Member;
+pub use trio::Trio;
 
 /// Not those in /usr/sbin, which want root and always take the same folders.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
+
+const NODE: &str = "excite@localhost";
 
 /// Up in 8 s; on a machine that is busy with other things in 20.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -38,13 +43,17 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(90);
 pub struct RabbitBuilder {
     dir: Option<PathBuf>,
     settings: Vec<String>,
+    erlang: Vec<String>,
+    member: Option<Member>,
     tls: Option<(PathBuf, PathBuf, PathBuf)>,
 }
 
 impl RabbitBuilder {
-    /// How long a consumer may keep a message unacknowledged before its channel is closed.
+    /// How long a consumer may keep a message unacknowledged before its channel is closed. Where
+    /// nothing else is said, the node looks once a minute; here it looks each half second.
     #[must_use]
-    pub fn consumer_timeout(self, limit: Duration) -> Self {
+    pub fn consumer_timeout(mut self, limit: Duration) -> Self {
+        self.erlang.push("-rabbit channel_tick_interval 500".to_owned());
         self.setting("consumer_timeout", &limit.as_millis().to_string())
     }
 
@@ -80,9 +89,13 @@ impl RabbitBuilder {
         let config = folder.write("rabbitmq.conf", &self.config(&amqp, &http))?;
         let plugins = folder.write("enabled_plugins", "[rabbitmq_management].\n")?;
         let home = folder.sub("home")?;
-        cookie(&home)?;
-
-        let names_port = names.number().to_string();
+        let secret = self.member.as_ref().map(|member| member.secret.clone());
+        cookie(&home, secret)?;
+        let name = self.member.as_ref().map_or(NODE, |member| &member.name).to_owned();
+        let names_port = match &self.member {
+            Some(member) => member.names.to_string(),
+            None => names.number().to_string(),
+        };
         let epmd = Recipe::new("epmd", "epmd").alone();
         let epmd = epmd.args(["-port", &names_port, "-address", "127.0.0.1"]);
         let node = Recipe::new("rabbitmq-server", format!("{SCRIPTS}/rabbitmq-server")).alone();
@@ -94,18 +107,14 @@ impl RabbitBuilder {
             .env("RUNNING_UNDER_SYSTEMD", "yes")
             // No settings of the machine.
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            .env("RABBITMQ_NODENAME", "excite@localhost")
+            .env("RABBITMQ_NODENAME", &name)
             .env("RABBITMQ_DIST_PORT", peers.number().to_string())
             .env("RABBITMQ_CONFIG_FILE", config)
             .env("RABBITMQ_MNESIA_BASE", folder.sub("mnesia")?)
             .env("RABBITMQ_LOG_BASE", folder.sub("log")?)
             .env("RABBITMQ_PID_FILE", folder.path().join("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
-            // Queues tell their lengths every 5 s unless told otherwise.
-            .env(
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1} -rabbit quorum_tick_interval 200",
-            )
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", self.erlang())
             // A node of a test is idle most of the time and must not spin meanwhile.
             .env("RABBITMQ_SERVER_ERL_ARGS", "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none");
 
@@ -115,12 +124,24 @@ impl RabbitBuilder {
             api: Api::new(http.number())?,
             tls: self.tls.is_some(),
             ports: [amqp, http, peers, names],
+            name,
             folder,
         };
-        let reach = async || reach(&rabbit.ports[3]).await;
-        rabbit.epmd.start(START_LIMIT, reach).await?;
+        // Members of a cluster share one.
+        if self.member.is_none() {
+            let reach = async || reach(&rabbit.ports[3]).await;
+            rabbit.epmd.start(START_LIMIT, reach).await?;
+        }
         rabbit.start_again().await?;
         Ok(rabbit)
+    }
+
+    /// What rabbitmq.conf cannot say.
+    fn erlang(&self) -> String {
+        // Queues tell their lengths every 5 s unless told otherwise.
+        let usual = "-kernel inet_dist_use_interface {127,0,0,1} -rabbit quorum_tick_interval 200"
+            .to_owned();
+        self.erlang.iter().fold(usual, |all, one| format!("{all} {one}"))
     }
 
     /// The settings, rabbitmq.conf. The intervals of statistics are short, for tests wait for
@@ -148,7 +169,8 @@ impl RabbitBuilder {
              log.console = true\nlog.file = false\nlog.console.level = info\n\
              vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = {DISK_LIMIT}\n"
         );
-        config + &self.settings.concat()
+        let peers = self.member.as_ref().map(Member::config).unwrap_or_default();
+        config + &peers + &self.settings.concat()
     }
 }
 
@@ -158,11 +180,11 @@ const DISK_LIMIT: &str = "50MB";
 /// And more space than any disk has.
 const DISK_LIMIT_ABOVE_ALL: &str = "1000000GB";
 
-/// Erlang wants a secret that nobody else can read.
-fn cookie(home: &Path) -> Result<()> {
+/// Erlang wants a secret that nobody else can read; one's own, unless it is shared.
+fn cookie(home: &Path, shared: Option<String>) -> Result<()> {
     let path = home.join(".erlang.cookie");
     if !path.exists() {
-        let secret = uuid::Uuid::new_v4().simple().to_string();
+        let secret = shared.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         fs::write(&path, secret).context("cannot write Erlang's cookie")?;
     }
     fs::set_permissions(&path, Permissions::from_mode(0o600)).context("cannot hide the cookie")
@@ -184,6 +206,8 @@ pub struct Rabbit {
     tls: bool,
     /// Those of AMQP, the management API, other nodes, and epmd.
     ports: [Port; 4],
+    /// The node's.
+    name: String,
     folder: Folder,
 }
 
@@ -273,11 +297,16 @@ impl Rabbit {
         self.api.close_connections().await
     }
 
+    /// Closes every connection to a vhost, as an operator would, and says how many there were.
+    pub async fn close_connections_to(&self, vhost: &str) -> Result<usize> {
+        self.api.close_connections_to(vhost).await
+    }
+
     /// Waits until the node has noted its quorum queues on disk, which it does up to a second
     /// after it has said that they are declared: a queue younger than that does not work after a
     /// kill.
     pub async fn settle(&self) -> Result<()> {
-        let names = "mnesia/excite@localhost/quorum/excite@localhost/names.dets";
+        let names = format!("mnesia/{0}/quorum/{0}/names.dets", self.name);
         let names = self.folder.path().join(names);
         eventually(SETTLE_LIMIT, "the queues on disk", async || {
             let bytes = fs::read(&names).with_context(|| format!("no {}", names.display()))?;

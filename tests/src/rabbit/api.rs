@@ -116,7 +116,15 @@ impl Api {
     }
 
     pub(super) async fn close_connections(&self) -> Result<usize> {
-        let connections = self.ask(Method::GET, "connections", None).await?;
+        self.close("connections").await
+    }
+
+    pub(super) async fn close_connections_to(&self, vhost: &str) -> Result<usize> {
+        self.close(&format!("vhosts/{}/connections", encode(vhost))).await
+    }
+
+    async fn close(&self, listed: &str) -> Result<usize> {
+        let connections = self.ask(Method::GET, listed, None).await?;
         let connections = connections.as_array().context("RabbitMQ lists no connections")?;
         let mut closed = 0;
         for name in connections.iter().filter_map(|connection| connection["name"].as_str()) {
@@ -129,6 +137,18 @@ impl Api {
             }
         }
         Ok(closed)
+    }
+
+    pub(super) async fn running_nodes(&self) -> Result<usize> {
+        let nodes = self.ask(Method::GET, "nodes", None).await?;
+        let nodes = nodes.as_array().context("RabbitMQ lists no nodes")?;
+        Ok(nodes.iter().filter(|node| node["running"] == true).count())
+    }
+
+    pub(super) async fn leader(&self, vhost: &str, queue: &str) -> Result<String> {
+        let path = format!("queues/{}/{}", encode(vhost), encode(queue));
+        let found = self.ask(Method::GET, &path, None).await?;
+        Ok(found["leader"].as_str().with_context(|| format!("{queue}: no leader"))?.to_owned())
     }
 
     pub(super) async fn alarmed(&self) -> Result<bool> {
