@@ -71,10 +71,7 @@ impl Fetcher {
         let Some(card) = self.card(name, digest)? else { return Ok(None) };
         let folder = self.folder(name, digest);
         create(&folder)?;
-        // The lock goes with the process: one that is killed leaves none behind.
-        let lock = self.dir.join(format!("{digest}.lock"));
-        let file = File::create(&lock).map_err(write(&lock))?;
-        file.lock().map_err(write(&lock))?;
+        let _lock = self.lock(digest)?;
         for (path, expected) in &card.files {
             let target = folder.join(path);
             let there = fs::metadata(&target).is_ok_and(|found| found.len() == expected.bytes);
@@ -86,10 +83,33 @@ impl Fetcher {
         Ok(Some(folder))
     }
 
-    /// Takes away what was fetched.
-    pub(crate) fn forget(&self, name: &str, digest: &str) {
-        // If it cannot be taken away, the next load says again that it is wrong.
-        let _ = fs::remove_dir_all(self.folder(name, digest));
+    /// Takes the files away that are not what the card says; whether there were any. Blocks, as
+    /// long as reading all of them takes.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub(crate) fn drop_damaged(&self, name: &str, digest: &str) -> Result<bool, FetchError> {
+        let Some(card) = self.card(name, digest)? else { return Ok(false) };
+        let _lock = self.lock(digest)?;
+        let mut damaged = false;
+        for (path, expected) in &card.files {
+            let target = self.folder(name, digest).join(path);
+            let whole = hash(&target).is_ok_and(|(_, found)| found == expected.sha256);
+            if !whole {
+                damaged = true;
+                // One that cannot be taken away is told of by the next try.
+                let _ = fs::remove_file(&target);
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// The lock goes with the process: one that is killed leaves none behind.
+    fn lock(&self, digest: &str) -> Result<File, FetchError> {
+        let lock = self.dir.join(format!("{digest}.lock"));
+        let file = File::create(&lock).map_err(write(&lock))?;
+        file.lock().map_err(write(&lock))?;
+        Ok(file)
     }
 
     fn folder(&self, name: &str, digest: &str) -> PathBuf {

@@ -41,6 +41,14 @@ pub enum ModelError {
         /// What is wrong with it.
         source: Box<excite_diffusion::Error>,
     },
+    /// A folder of this machine cannot be loaded, and the store has no such model.
+    #[error("the model `{name}` cannot be loaded from this machine's folder, and the store has none: {}", chain(.source.as_ref()))]
+    Here {
+        /// As the job names it.
+        name: String,
+        /// What is wrong with the folder.
+        source: Box<excite_diffusion::Error>,
+    },
     /// It cannot be fetched now.
     #[error("the model `{name}` cannot be fetched: {source}")]
     Fetch {
@@ -67,6 +75,8 @@ impl ModelError {
                 (Class::Transient, "model_unreadable")
             }
             Self::Load { source, .. } => (Class::Invalid, source.advice().0),
+            // Nobody knows what it would be if it were whole; another machine may have it.
+            Self::Here { .. } => (Class::Transient, "model_unreadable"),
             Self::Fetch { source: FetchError::Store(StoreError::Unavailable { .. }), .. } => {
                 (Class::Transient, "store")
             }
@@ -164,32 +174,55 @@ impl Models {
         if !ModelCard::is_name(name) || digest.is_empty() {
             return Err(unknown("; name it as `name@digest`".into()));
         }
-        let mut hint = String::new();
+        let (mut hint, mut broken) = (String::new(), None);
         for folder in self.folders(name) {
-            match self.try_folder(full, &folder)? {
-                Ok(model) => {
+            match self.try_folder(full, &folder) {
+                Ok(Ok(model)) => {
                     let bytes = bytes_of(&model);
                     return Ok((model, bytes));
                 }
-                Err(found) => hint = format!("; here is `{found}`"),
+                Ok(Err(found)) => hint = format!("; here is `{found}`"),
+                // The store may have it whole: what is broken here says nothing of the job.
+                Err(ModelError::Load { source, .. }) if !is_out_of_memory(&source) => {
+                    warn!(wanted = full, error = chain(source.as_ref()), "a folder is broken");
+                    broken = Some(ModelError::Here { name: full.to_owned(), source });
+                }
+                Err(error) => return Err(error),
             }
         }
-        let fetched = self.fetcher.fetch(name, digest);
-        let fetched =
-            fetched.map_err(|source| ModelError::Fetch { name: full.to_owned(), source })?;
-        let Some(fetched) = fetched else { return Err(unknown(hint)) };
-        let model = self.load(full, &Folder::Directory(fetched.clone()))?;
-        if model.name() != full {
-            // The files were right when they were fetched; the next job fetches them again.
-            self.fetcher.forget(name, digest);
-            let source = FetchError::Damaged {
-                file: fetched.display().to_string(),
-                message: format!("it is `{}`", model.name()),
-            };
-            return Err(ModelError::Fetch { name: full.to_owned(), source });
-        }
+        let model = match self.fetched(full, name, digest)? {
+            Some(model) => model,
+            None => return Err(broken.unwrap_or_else(|| unknown(hint))),
+        };
         let bytes = bytes_of(&model);
         Ok((model, bytes))
+    }
+
+    /// The model as the store has it. What was fetched before and is broken since is fetched anew.
+    fn fetched(&self, full: &str, name: &str, digest: &str) -> Result<Option<Model>, ModelError> {
+        let failed = |source| ModelError::Fetch { name: full.to_owned(), source };
+        let mut mended = false;
+        loop {
+            let Some(folder) = self.fetcher.fetch(name, digest).map_err(failed)? else {
+                return Ok(None);
+            };
+            let wrong = match self.load(full, &Folder::Directory(folder.clone())) {
+                Ok(model) if model.name() == full => return Ok(Some(model)),
+                Ok(model) => {
+                    let message = format!("it is `{}`", model.name());
+                    let file = folder.display().to_string();
+                    failed(FetchError::Damaged { file, message })
+                }
+                Err(error) if error.is_out_of_memory() => return Err(error),
+                Err(error) => error,
+            };
+            // If the files are those of the card, the fault is the model's.
+            if mended || !self.fetcher.drop_damaged(name, digest).map_err(failed)? {
+                return Err(wrong);
+            }
+            warn!(model = full, error = %wrong, "a fetched model was damaged; it is fetched anew");
+            mended = true;
+        }
     }
 
     fn folders(&self, name: &str) -> Vec<Folder> {
