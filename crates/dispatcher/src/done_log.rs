@@ -28,7 +28,8 @@ pub async fn read(
     batch: BatchId,
     after: Option<&str>,
     visit: &mut (dyn FnMut(&str, Done) + Send),
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let mut whole = true;
     let prefix = keys::done_prefix(batch);
     let mut after = after.map(str::to_owned);
     loop {
@@ -40,19 +41,31 @@ pub async fn read(
         };
         let mut parts = stream::iter(page.keys.clone()).map(get).buffered(READ_AHEAD);
         while let Some((key, object)) = parts.next().await {
-            // Taken away meanwhile: the batch is being deleted.
-            let Some(object) = object? else { continue };
+            let object = match object {
+                Ok(Some(object)) => object,
+                // Taken away meanwhile: the batch is being deleted.
+                Ok(None) => continue,
+                Err(error @ StoreError::Damaged { .. }) => {
+                    warn!(key, %error, "conclusions cannot be read, skipped");
+                    whole = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for line in object.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 match serde_json::from_slice(line) {
                     Ok(done) => visit(&key, done),
-                    Err(error) => warn!(key, %error, "a conclusion cannot be read, skipped"),
+                    Err(error) => {
+                        warn!(key, %error, "a conclusion cannot be read, skipped");
+                        whole = false;
+                    }
                 }
             }
         }
         drop(parts);
         match page.keys.last() {
             Some(last) if page.more => after = Some(last.clone()),
-            _ => return Ok(()),
+            _ => return Ok(whole),
         }
     }
 }
@@ -95,6 +108,8 @@ pub struct Folded {
     pub tally: Tally,
     /// Why the dead ones are.
     pub dead: HashMap<u32, DeadReason>,
+    /// All that was concluded could be read.
+    pub whole: bool,
 }
 
 impl Folded {
@@ -105,7 +120,7 @@ impl Folded {
             states: [(State::Waiting, u64::from(jobs))].into_iter().collect(),
             ..Tally::default()
         };
-        Self { states, tally, dead: HashMap::new() }
+        Self { states, tally, dead: HashMap::new(), whole: true }
     }
 
     /// Takes a conclusion in. `false` if it changes nothing.
@@ -178,10 +193,10 @@ pub async fn fold(
     for index in 0..cursor.map_or(0, |cursor| cursor.to.min(batch.jobs)) {
         folded.moved(index, JobState::WAITING, JobState::QUEUED);
     }
-    read(store, batch.id, None, &mut |_, done| {
+    let mut take = |_: &str, done: Done| {
         folded.take(&done);
-    })
-    .await?;
+    };
+    folded.whole = read(store, batch.id, None, &mut take).await?;
     if batch.cancelled {
         folded.cancel_all();
     }
@@ -233,7 +248,8 @@ mod tests {
         store.put(&torn, body.into(), Condition::Always).await.unwrap();
 
         let mut seen = Vec::new();
-        read(&store, batch, None, &mut |_, done| seen.push(done.index)).await.unwrap();
+        let whole = read(&store, batch, None, &mut |_, done| seen.push(done.index)).await.unwrap();
+        assert!(!whole, "a line is torn");
         let want: Vec<u32> = [99].into_iter().chain(0..20).chain([50]).collect();
         assert_eq!(seen, want);
         let mut last = String::new();

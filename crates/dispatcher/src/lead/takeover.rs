@@ -204,8 +204,16 @@ async fn load(ports: &Ports, id: BatchId) -> Result<Option<Running>, HeaderError
     let Some((header, _)) = header else { return Ok(None) };
     let key = keys::cursor(id);
     let cursor = || document::<Cursor>(store, &key);
-    let cursor = persistently(cursor, HeaderError::is_transient).await?;
-    let folded = done_log::fold(store, &header, cursor.as_ref().map(|(cursor, _)| *cursor)).await?;
+    let mut cursor = persistently(cursor, HeaderError::is_transient).await?;
+    let mut folded =
+        done_log::fold(store, &header, cursor.as_ref().map(|(cursor, _)| *cursor)).await?;
+    if let (false, Some((cursor, _))) = (folded.whole, &mut cursor) {
+        // Nobody would report again what was lost: jobs of which nothing is known are fed once
+        // more, and whoever gets one that was made finds its image.
+        warn!(%id, "conclusions are lost; the batch is fed again from its beginning");
+        (cursor.from, cursor.to) = (0, 0);
+        folded = done_log::fold(store, &header, Some(*cursor)).await?;
+    }
     Ok(Some(Running::new(header, folded, cursor)))
 }
 
