@@ -34,6 +34,9 @@ pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
     })?;
     step("tidy", "cargo xtask tidy", || tidy::run(project))?;
     if all {
+        step("long tests", "cargo test --workspace -- --ignored", || {
+            cargo(&["test", "--workspace", "--", "--ignored"])
+        })?;
         step("tests, release", "cargo test --workspace --release", || {
             cargo(&["test", "--workspace", "--release"])
         })?;
