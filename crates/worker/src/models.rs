@@ -42,7 +42,10 @@ pub enum ModelError {
         source: Box<excite_diffusion::Error>,
     },
     /// A folder of this machine cannot be loaded, and the store has no such model.
-    #[error("the model `{name}` cannot be loaded from this machine's folder, and the store has none: {}", chain(.source.as_ref()))]
+    #[error(
+        "the model `{name}` cannot be loaded from this machine's folder, and the store has none: {}",
+        chain(.source.as_ref())
+    )]
     Here {
         /// As the job names it.
         name: String,
