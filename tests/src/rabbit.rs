@@ -1,6 +1,7 @@
 //! A private RabbitMQ: a node, and the name service of Erlang that it needs.
 
 mod api;
+mod tree;
 mod trio;
 
 use std::fs::{self, Permissions};
@@ -45,6 +46,7 @@ pub struct RabbitBuilder {
     settings: Vec<String>,
     erlang: Vec<String>,
     member: Option<Member>,
+    tree: Option<PathBuf>,
     tls: Option<(PathBuf, PathBuf, PathBuf)>,
 }
 
@@ -61,6 +63,13 @@ impl RabbitBuilder {
     #[must_use]
     pub fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.push(format!("{key} = {value}\n"));
+        self
+    }
+
+    /// Takes the node from a tree of another system, see [`Rabbit::newer`].
+    #[must_use]
+    fn tree(mut self, tree: PathBuf) -> Self {
+        self.tree = Some(tree);
         self
     }
 
@@ -98,8 +107,13 @@ impl RabbitBuilder {
         };
         let epmd = Recipe::new("epmd", "epmd").alone();
         let epmd = epmd.args(["-port", &names_port, "-address", "127.0.0.1"]);
-        let node = Recipe::new("rabbitmq-server", format!("{SCRIPTS}/rabbitmq-server")).alone();
+        let server = format!("{SCRIPTS}/rabbitmq-server");
+        let node = match &self.tree {
+            Some(tree) => tree::within(tree, folder.path(), &server),
+            None => Recipe::new("rabbitmq-server", server),
+        };
         let node = node
+            .alone()
             .env("HOME", &home)
             .env("ERL_EPMD_PORT", &names_port)
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -220,6 +234,20 @@ impl Rabbit {
     /// Starts one that differs.
     pub fn builder() -> RabbitBuilder {
         RabbitBuilder::default()
+    }
+
+    /// Starts one of the next generation (RabbitMQ 4), from the packages of Debian 13 in a tree of
+    /// their own. None, with the reason on standard error, where that cannot be made.
+    pub async fn newer() -> Result<Option<Self>> {
+        match tree::find().await? {
+            Some(tree) => Self::builder().tree(tree).start().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The version that the node says.
+    pub async fn version(&self) -> Result<String> {
+        self.api.version().await
     }
 
     /// The one of this test program, started when it is first asked for. Each test takes a vhost

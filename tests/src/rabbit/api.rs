@@ -46,6 +46,11 @@ impl Api {
         self.ask(Method::GET, "overview", None).await.map(drop)
     }
 
+    pub(super) async fn version(&self) -> Result<String> {
+        let overview = self.ask(Method::GET, "overview", None).await?;
+        Ok(overview["rabbitmq_version"].as_str().context("no version")?.to_owned())
+    }
+
     pub(super) async fn vhost(&self, name: &str) -> Result<()> {
         let path = format!("vhosts/{}", encode(name));
         self.ask(Method::PUT, &path, Some(json!({}))).await.map(drop)
