@@ -1,8 +1,6 @@
 //! The ledger, shortened: two minutes in which everything fails in turn, and every job is accounted
 //! for. `cargo xtask faults` runs it for as long as one likes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says why by ending")]
-
 use std::time::Duration;
 
 use excite_tests::ledger::{self, Options};
