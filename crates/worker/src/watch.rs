@@ -330,6 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_its_next_try_runs_still_unless_it_is_cancelled() {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        let mut other = task(1);
+        other.job.batch = BatchId::new();
+        other.job.id = JobId::new(other.job.batch, 1);
+        let jobs = [task(0), other];
+        watch.begin(&jobs, 0, 2);
+        let steps = |watch: &Watch| -> Vec<(u32, u32)> {
+            watch.running().iter().map(|row| (row.job.index, row.step)).collect()
+        };
+        watch.step(0, 2, [(&jobs[0], 0.5, &[][..])].into_iter());
+        assert_eq!(steps(&watch), [(0, 1), (1, 0)]);
+        watch.begin(&jobs[1..], 0, 2);
+        assert_eq!(steps(&watch), [(1, 0), (0, 1)], "another round");
+        watch.set_cancelled(BTreeSet::from([jobs[1].job.batch]));
+        watch.step(1, 2, [(&jobs[0], 0.5, &[][..])].into_iter());
+        assert_eq!(steps(&watch), [(0, 2)]);
+    }
+
+    #[test]
     fn only_what_runs_can_be_stuck() {
         let watch = Watch::new(4., Duration::ZERO);
         assert_eq!(watch.stuck(), None);
