@@ -36,6 +36,7 @@ mod state;
 #[cfg(feature = "ports")]
 pub mod store;
 mod tries;
+mod warning;
 
 pub use batch::{Batch, Cursor, Idempotency, Leader, Part, StoredLine, Work};
 pub use control::Control;
@@ -48,7 +49,7 @@ pub use line::{FIELDS, Line, SubjectRequest};
 pub use method::{AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange};
 pub use model_card::{ModelCard, ModelFile};
 pub use outcome::{Class, Failure, Outcome, OutcomeKind, Success};
-pub use resolve::{ModelFacts, Resolved, Warning};
+pub use resolve::{ModelFacts, Resolved};
 pub use retry::{DeadReason, MAX_ATTEMPTS, Next, Rung, next};
 pub use reuse::Reuse;
 pub use seeds::{Seeds, SeedsError};
@@ -56,3 +57,4 @@ pub use sidecar::{Attention, Number, Sidecar, StepLine};
 pub use spec::{ENGINE, Noise, SchedulerName, Spec, UnknownName};
 pub use state::{Event, JobState, Reason, State, step};
 pub use tries::{Accept, Tries, Try};
+pub use warning::Warning;

@@ -1,10 +1,9 @@
 //! From a line to specs: defaults filled in, every field checked, words turned into positions.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use excite_prompt::{
-    Doubt, Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects,
+    Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects,
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use crate::method::{AttendAndExcite, Method, MethodName};
 use crate::seeds::Seeds;
 use crate::spec::{ENGINE, SchedulerName, Spec};
 use crate::tries::Accept;
+use crate::warning::Warning;
 
 /// Denoising steps where nobody says otherwise, as in the paper.
 const STEPS: u32 = 50;
@@ -82,57 +82,6 @@ pub struct Resolved {
     pub found: Vec<FoundSubject>,
     /// What the person should know.
     pub warnings: Vec<Warning>,
-}
-
-/// Something that was done otherwise than the person may expect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Warning {
-    /// No subject was named or found: the image is made plain.
-    NoSubjects,
-    /// There is no subject to have a score: the first seed is kept.
-    AcceptIgnored,
-    /// The subjects were found, and the finder is not sure.
-    Doubt(Doubt),
-    /// The prompt or negative prompt did not fit into 77 tokens.
-    Truncated {
-        /// The field.
-        field: &'static str,
-        /// Tokens dropped.
-        tokens: usize,
-        /// The text they stand for.
-        text: String,
-    },
-}
-
-impl Warning {
-    /// A stable code for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NoSubjects => "no_subjects",
-            Self::AcceptIgnored => "accept_ignored",
-            Self::Doubt(doubt) => doubt.code(),
-            Self::Truncated { .. } => "truncated",
-        }
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSubjects => {
-                f.write_str("no subject was found, so the image is made plain; name them")
-            }
-            Self::AcceptIgnored => f.write_str(
-                "`accept` is ignored: without a subject there is no score; name the subjects",
-            ),
-            Self::Doubt(doubt) => doubt.fmt(f),
-            Self::Truncated { field, tokens, text } => write!(
-                f,
-                "`{field}` is longer than 77 tokens; the last {tokens} are cut: \"{}\"",
-                text.trim()
-            ),
-        }
-    }
 }
 
 impl Resolved {
