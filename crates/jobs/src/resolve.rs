@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use excite_prompt::{
-    Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects,
-};
+use excite_prompt::{Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,14 +1,12 @@
 //! Servers and links that are slow, broken or full, one at a time: they cost time, never a job.
 
-use std::time::Duration;
-
 use excite_jobs::State;
 use excite_jobs::api::BatchView;
 use excite_tests::Rabbit;
-use excite_tests::cluster::{Cluster, Service, count};
+use excite_tests::cluster::{Cluster, count};
 use excite_tests::proxy::Fault;
 
-use super::{LIMIT, assert_all_succeeded, guided_lines, lines};
+use super::{LIMIT, assert_all_succeeded, lines};
 
 /// Jobs that need no model.
 const EMPTY: [&str; 2] = ["--pipeline", "empty"];
@@ -128,53 +126,4 @@ async fn outcomes_wait_for_a_dispatcher_and_workers_go_on_without_one() {
     let next = cluster.dispatcher().await.unwrap();
     let view = cluster.finished(&next, view.id, LIMIT).await.unwrap();
     assert_nothing_failed(&view);
-}
-
-async fn a_dead_link(name: &str, link: impl Fn(&Cluster) -> &excite_tests::proxy::Proxy) {
-    let rabbit = Rabbit::shared().await.unwrap();
-    let cluster = Cluster::start_behind_proxies(rabbit, name).await.unwrap();
-    let dispatcher = cluster.dispatcher().await.unwrap();
-    cluster.push_model(&dispatcher).await.unwrap();
-    let _worker: Service = cluster.worker(&["--slots", "2"]).await.unwrap();
-    let view = cluster.submit(&dispatcher, "", &guided_lines(8, 12)).await.unwrap();
-    let begun = |v: &_| count(v, State::Succeeded) > 0;
-    cluster.until(&dispatcher, view.id, LIMIT, "the first image", begun).await.unwrap();
-    link(&cluster).set(Fault::HalfOpen);
-    // What is tried is a link that says nothing for longer than two heartbeats, so time itself is
-    // waited for.
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    link(&cluster).set(Fault::None);
-    let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
-    assert_nothing_failed(&view);
-}
-
-#[tokio::test]
-#[ignore = "long: a minute; cargo xtask test --all"]
-async fn a_dead_link_to_the_broker_is_found_and_replaced() {
-    a_dead_link("broker-dead", |cluster| &cluster.links.as_ref().unwrap().broker).await;
-}
-
-#[tokio::test]
-#[ignore = "long: a minute; cargo xtask test --all"]
-async fn a_dead_link_to_the_store_is_found_and_replaced() {
-    a_dead_link("store-dead", |cluster| &cluster.links.as_ref().unwrap().store).await;
-}
-
-#[tokio::test]
-#[ignore = "long: two minutes; cargo xtask test --all"]
-async fn a_job_that_is_longer_than_the_broker_waits_is_made_once() {
-    // The node looks once a minute, and then closes the channel with 406.
-    let limit = Duration::from_secs(10);
-    let rabbit = Rabbit::builder().consumer_timeout(limit).start().await.unwrap();
-    let cluster = Cluster::start(&rabbit, "timeout").await.unwrap();
-    let dispatcher = cluster.dispatcher().await.unwrap();
-    cluster.push_model(&dispatcher).await.unwrap();
-    let worker = cluster.worker(&["--slots", "1"]).await.unwrap();
-    let long = r#"{"prompt":"a cat and a frog","seed":1,"steps":900,"method":"none"}"#;
-    let view = cluster.submit(&dispatcher, "", long).await.unwrap();
-    let view = cluster.finished(&dispatcher, view.id, 4 * LIMIT).await.unwrap();
-    assert_nothing_failed(&view);
-    assert_eq!(cluster.metric(&worker, "excite_images_total", "").await.unwrap(), 1.);
-    let again = cluster.metric(&worker, "excite_redeliveries_total", "").await.unwrap();
-    assert!(again >= 1., "the broker took nothing back: the job was too short for this test");
 }
