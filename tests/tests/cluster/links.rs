@@ -3,7 +3,7 @@
 use excite_jobs::State;
 use excite_jobs::api::BatchView;
 use excite_tests::Rabbit;
-use excite_tests::cluster::{Cluster, count};
+use excite_tests::cluster::{Cluster, Service, count};
 use excite_tests::proxy::Fault;
 
 use super::{LIMIT, assert_all_succeeded, lines};
@@ -22,6 +22,20 @@ async fn until_stored(cluster: &Cluster, view: &BatchView, jobs: usize) {
     excite_tests::eventually(LIMIT, "images", async || {
         let there = cluster.stored(view.id, "images", ".json").unwrap().len();
         if there >= jobs { Ok(()) } else { Err(format!("{there} of {jobs}")) }
+    })
+    .await
+    .unwrap();
+}
+
+/// The gauge follows the broker, within a moment.
+async fn until_blocked(cluster: &Cluster, dispatcher: &Service, want: f64) {
+    excite_tests::eventually(LIMIT, "the gauge", async || {
+        let blocked = cluster.metric(dispatcher, "excite_broker_blocked", "").await;
+        if blocked.as_ref().is_ok_and(|b| *b == want) {
+            Ok(())
+        } else {
+            Err(format!("{blocked:?}"))
+        }
     })
     .await
     .unwrap();
@@ -99,16 +113,11 @@ async fn a_full_broker_takes_nothing_and_loses_nothing() {
     rabbit.alarm(true).await.unwrap();
     // What is accepted lies in the store, whatever the broker does.
     let view = cluster.submit(&dispatcher, "", &lines(30, 1)).await.unwrap();
-    excite_tests::eventually(LIMIT, "the gauge", async || {
-        let blocked = cluster.metric(&dispatcher, "excite_broker_blocked", "").await;
-        if blocked.as_ref().is_ok_and(|b| *b == 1.) { Ok(()) } else { Err(format!("{blocked:?}")) }
-    })
-    .await
-    .unwrap();
+    until_blocked(&cluster, &dispatcher, 1.).await;
     rabbit.alarm(false).await.unwrap();
     let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
     assert_nothing_failed(&view);
-    assert_eq!(cluster.metric(&dispatcher, "excite_broker_blocked", "").await.unwrap(), 0.);
+    until_blocked(&cluster, &dispatcher, 0.).await;
     assert_eq!(cluster.metric(&worker, "excite_jobs_total", "failed").await.unwrap(), 0.);
 }
 
