@@ -70,7 +70,7 @@ pub async fn run(options: Options) -> Result<Report> {
 
     let mut report = Report::new(options);
     report.faults = tally.into_counts();
-    load.mend().await?;
+    load.resume().await?;
     audit::rest(&cluster, &rabbit, &mut crew, &load, &mut report, REST_MAX).await?;
     eprintln!("ledger: {:.0} s: at rest", started.elapsed().as_secs_f64());
     audit::audit(&cluster, &mut crew, &load, &mut report).await?;

@@ -6,6 +6,7 @@
 
 mod certs;
 pub mod cluster;
+pub mod failpoints;
 mod folder;
 pub mod ledger;
 mod poll;

@@ -18,13 +18,13 @@ use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::crew::{Crew, Role, SLOTS};
-use super::load::{Kind, Load, Submitted};
+use super::load::{Kind, Load, STEPS, Submitted};
 use super::report::Report;
 use crate::cluster::{BUCKET, Cluster};
 use crate::{Rabbit, Try, eventually};
 
-/// Most steps of an image of the ledger: eight of PNDM are nine.
-const STEPS_MAX: u64 = 9;
+/// Most steps of an image of the ledger: PNDM makes one more than it is asked for.
+const STEPS_MAX: u64 = STEPS as u64 + 1;
 /// Faults that may cost steps, by how their names begin. All others cost none.
 const COSTLY: [&str; 8] = [
     "SIGKILL of a worker",

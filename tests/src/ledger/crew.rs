@@ -103,6 +103,7 @@ impl Crew {
         let listen = format!("127.0.0.1:{}", seat.port.number());
         let mut set = |key: &str, value: &str| env.push((key.to_owned(), value.to_owned()));
         set("EXCITE_LOG__FILTER", "info,lapin=off,excite_worker::pipeline::guided=debug");
+        let slots = SLOTS.to_string();
         let mut args: Vec<&str> = Vec::new();
         let program = match seat.role {
             Role::Dispatcher => {
@@ -121,7 +122,7 @@ impl Crew {
                     let empty = ["--pipeline", "empty", "--class", VOLUME];
                     args.extend(empty.into_iter().chain(["--slots", VOLUME_SLOTS]));
                 } else {
-                    args.extend(["--slots", "2"]);
+                    args.extend(["--slots", &slots]);
                 }
                 "excite-worker"
             }

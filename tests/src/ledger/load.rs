@@ -30,7 +30,7 @@ const SUBJECTS: [&str; 8] = ["cat", "frog", "lion", "bear", "horse", "mouse", "r
 /// a slow machine.
 const UNFINISHED_MAX: usize = 12;
 /// Denoising steps of an image: long enough that most faults find some under way.
-const STEPS: u32 = 8;
+pub(super) const STEPS: u32 = 8;
 
 /// What jobs make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,11 +120,7 @@ impl Load {
     }
 
     /// Resumes what is paused.
-    pub(super) async fn mend(&mut self) -> Result<()> {
-        self.resume().await
-    }
-
-    async fn resume(&mut self) -> Result<()> {
+    pub(super) async fn resume(&mut self) -> Result<()> {
         for id in std::mem::take(&mut self.paused) {
             self.patch(id, json!({"paused": false})).await?;
         }

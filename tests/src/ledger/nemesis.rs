@@ -11,33 +11,12 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
 use super::crew::{Crew, Role};
-use crate::Rabbit;
 use crate::cluster::Cluster;
 use crate::proxy::{Fault, Proxy};
+use crate::{Rabbit, failpoints};
 
 /// Between two looks at the services.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Where a worker crashes.
-const WORKER_POINTS: [&str; 6] = [
-    "worker_pass",
-    "worker_made_image",
-    "worker_stored_image",
-    "worker_stored_sidecar",
-    "worker_reported",
-    "worker_saved_state",
-];
-/// Where a dispatcher crashes: those of accepting a batch, then those of leading.
-const ACCEPT_POINTS: [&str; 3] =
-    ["dispatcher_took_key", "dispatcher_marked_batch", "dispatcher_committed_batch"];
-const LEAD_POINTS: [&str; 6] = [
-    "dispatcher_claimed",
-    "dispatcher_fed",
-    "dispatcher_followed",
-    "dispatcher_recorded",
-    "dispatcher_acknowledged",
-    "dispatcher_summarized",
-];
 
 /// How often each thing went wrong.
 #[derive(Debug, Default)]
@@ -85,7 +64,8 @@ impl Nemesis<'_> {
                     self.tally.count("SIGTERM twice of a worker");
                 }
                 5 | 6 => {
-                    let point = *WORKER_POINTS.choose(&mut rng).unwrap_or(&WORKER_POINTS[0]);
+                    let point =
+                        *failpoints::WORKER.choose(&mut rng).unwrap_or(&failpoints::WORKER[0]);
                     let nth = if point == "worker_pass" { 1..40 } else { 1..4 };
                     crew.arm(worker, point, rng.random_range(nth)).await?;
                 }
@@ -120,9 +100,9 @@ impl Nemesis<'_> {
         rng: &mut StdRng,
         dispatchers: &[usize],
     ) -> Result<()> {
-        let all: Vec<&'static str> = ACCEPT_POINTS.into_iter().chain(LEAD_POINTS).collect();
+        let all = [&failpoints::ACCEPT[..], &failpoints::LEAD].concat();
         let point = *all.choose(rng).unwrap_or(&all[0]);
-        let leads = LEAD_POINTS.contains(&point);
+        let leads = failpoints::LEAD.contains(&point);
         let leader = crew.leader(self.cluster).await.unwrap_or(dispatchers[0]);
         let other = dispatchers.iter().copied().find(|at| *at != leader).unwrap_or(leader);
         crew.arm(other, point, rng.random_range(1..3)).await?;

@@ -7,7 +7,7 @@ use excite_jobs::queue::rabbit::{RabbitOptions, RabbitQueue};
 use excite_jobs::queue::{Message, Queue, QueueName};
 use excite_jobs::{Control, Job, Outcome, OutcomeKind, Sidecar, State, keys};
 use excite_tests::cluster::{BUCKET, Cluster, Service, count};
-use excite_tests::{Rabbit, Signal};
+use excite_tests::{Rabbit, Signal, failpoints};
 use sha2::{Digest, Sha256};
 
 use super::{LIMIT, assert_all_succeeded, guided_lines, lines, published_job};
@@ -38,13 +38,8 @@ async fn a_worker_may_die_between_any_two_of_its_writes() {
     let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let empty = ["--pipeline", "empty"];
-    for point in [
-        "worker_pass",
-        "worker_made_image",
-        "worker_stored_image",
-        "worker_stored_sidecar",
-        "worker_reported",
-    ] {
+    // The last one is for a worker that stops.
+    for point in &failpoints::WORKER[..5] {
         let doomed = cluster.crashing_worker(&empty, point).await.unwrap();
         let view = cluster.submit(&dispatcher, "", &lines(3, 1)).await.unwrap();
         crashed(doomed, point).await;
@@ -76,17 +71,8 @@ async fn a_dispatcher_may_die_between_any_two_of_its_writes() {
     cluster.push_model(&first).await.unwrap();
     drop(first);
     let client = reqwest::Client::new();
-    for point in [
-        "dispatcher_took_key",
-        "dispatcher_marked_batch",
-        "dispatcher_committed_batch",
-        "dispatcher_claimed",
-        "dispatcher_fed",
-        "dispatcher_followed",
-        "dispatcher_recorded",
-        "dispatcher_acknowledged",
-        "dispatcher_summarized",
-    ] {
+    let points = [&failpoints::ACCEPT[..], &failpoints::LEAD].concat();
+    for point in points.iter().copied() {
         let doomed = cluster.crashing_dispatcher(point).await.unwrap();
         let post = async |url: &str| {
             let post = client.post(format!("{url}/v1/batches")).header("idempotency-key", point);
@@ -127,7 +113,7 @@ async fn a_dispatcher_may_die_between_any_two_of_its_writes() {
         eprintln!("{point}: passed");
     }
     let batches = cluster.stored_batches().unwrap();
-    assert_eq!(batches, 9, "one key, one batch");
+    assert_eq!(batches, points.len(), "one key, one batch");
 }
 
 /// Kinds of machines differ in the last bit of their pixels; whichever stored the image, its sidecar
