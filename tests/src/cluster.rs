@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use excite_jobs::api::{BatchState, BatchView, JobPage, JobView};
-use excite_jobs::{BatchId, Done, JobId, State, keys};
+use excite_jobs::{Batch, BatchId, Done, Job, JobId, State, keys};
 use serde_json::Value;
 
 use crate::poll::{Try, eventually};
@@ -398,6 +398,28 @@ impl Cluster {
             }
         }
         Ok(records)
+    }
+
+    /// Waits until so many results of a batch are stored.
+    ///
+    /// # Errors
+    /// After `limit`, with how many there are.
+    pub async fn until_stored(&self, batch: BatchId, least: usize, limit: Duration) -> Result<()> {
+        eventually(limit, "results", async || {
+            let there = self.stored(batch, "images", ".json").map_or(0, |names| names.len());
+            if there >= least { Ok(()) } else { Err(format!("{there} of {least}")) }
+        })
+        .await
+    }
+
+    /// The first publication of a job of a small batch.
+    ///
+    /// # Errors
+    /// If there is no such batch, or no such job in its header.
+    pub fn published_job(&self, batch: BatchId, index: u32) -> Result<Job> {
+        let header = std::fs::read(self.s3.root().join(BUCKET).join(keys::batch(batch)))?;
+        let header: Batch = serde_json::from_slice(&header)?;
+        header.job(&header.inline, index).with_context(|| format!("no line of job {index}"))
     }
 
     /// How many batches the store knows.

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod failpoints;
 mod folder;
 pub mod ledger;
+mod lines;
 mod poll;
 mod ports;
 mod process;
@@ -21,6 +22,7 @@ mod server;
 
 pub use certs::Certs;
 pub use folder::Folder;
+pub use lines::{guided_lines, lines};
 pub use nix::sys::signal::Signal;
 pub use poll::{Attempt, Try, eventually};
 pub use ports::Port;

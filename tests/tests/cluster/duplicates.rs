@@ -8,7 +8,7 @@ use excite_jobs::{Job, Lane, State};
 use excite_tests::Rabbit;
 use excite_tests::cluster::{Cluster, count};
 
-use super::{LIMIT, assert_all_succeeded, guided_lines, lines, published_job};
+use super::{LIMIT, assert_all_succeeded, guided_lines, lines};
 
 async fn publish_again(cluster: &Cluster, job: &Job) {
     let url = Rabbit::shared().await.unwrap().url(&cluster.vhost);
@@ -31,11 +31,11 @@ async fn a_job_that_comes_again_to_its_worker_is_run_once() {
     let view = cluster.submit(&dispatcher, "", &guided_lines(1, 12)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
     cluster.until(&dispatcher, view.id, LIMIT, "a running job", runs).await.unwrap();
-    publish_again(&cluster, &published_job(&cluster, &view, 0)).await;
+    publish_again(&cluster, &cluster.published_job(view.id, 0).unwrap()).await;
 
     let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
     assert_all_succeeded(&view);
-    publish_again(&cluster, &published_job(&cluster, &view, 0)).await;
+    publish_again(&cluster, &cluster.published_job(view.id, 0).unwrap()).await;
     excite_tests::eventually(LIMIT, "both duplicates answered", async || {
         let total = cluster.metric(&worker, "excite_redeliveries_total", "").await.unwrap();
         if total >= 2. { Ok(()) } else { Err(format!("{total}")) }
@@ -57,7 +57,7 @@ async fn a_job_that_two_workers_run_gives_one_image() {
     let view = cluster.submit(&dispatcher, "", &guided_lines(1, 12)).await.unwrap();
     let runs = |v: &_| count(v, State::Running) > 0;
     cluster.until(&dispatcher, view.id, LIMIT, "a running job", runs).await.unwrap();
-    publish_again(&cluster, &published_job(&cluster, &view, 0)).await;
+    publish_again(&cluster, &cluster.published_job(view.id, 0).unwrap()).await;
 
     let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
     assert_all_succeeded(&view);

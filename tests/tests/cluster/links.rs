@@ -18,15 +18,6 @@ fn assert_nothing_failed(view: &BatchView) {
     assert!(tally.failures.is_empty() && tally.retries == 0, "{tally:?}");
 }
 
-async fn until_stored(cluster: &Cluster, view: &BatchView, jobs: usize) {
-    excite_tests::eventually(LIMIT, "images", async || {
-        let there = cluster.stored(view.id, "images", ".json").unwrap().len();
-        if there >= jobs { Ok(()) } else { Err(format!("{there} of {jobs}")) }
-    })
-    .await
-    .unwrap();
-}
-
 /// The gauge follows the broker, within a moment.
 async fn until_blocked(cluster: &Cluster, dispatcher: &Service, want: f64) {
     excite_tests::eventually(LIMIT, "the gauge", async || {
@@ -49,7 +40,7 @@ async fn a_redis_that_hangs_delays_no_image() {
     let _worker = cluster.worker(&EMPTY).await.unwrap();
     cluster.redis.pause().unwrap();
     let view = cluster.submit(&dispatcher, "", &lines(6, 1)).await.unwrap();
-    until_stored(&cluster, &view, 6).await;
+    cluster.until_stored(view.id, 6, LIMIT).await.unwrap();
     cluster.redis.resume().await.unwrap();
     let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
     assert_nothing_failed(&view);
@@ -67,7 +58,7 @@ async fn a_bad_link_to_the_store_costs_time_and_no_try() {
     let view = cluster.submit(&dispatcher, "", &lines(20, 1)).await.unwrap();
     // A reset may come when the server has stored what was sent, and its answer is lost.
     for jobs in 1..8 {
-        until_stored(&cluster, &view, 2 * jobs).await;
+        cluster.until_stored(view.id, 2 * jobs, LIMIT).await.unwrap();
         store.reset();
     }
     store.set(Fault::Cut);
@@ -93,7 +84,7 @@ async fn connections_that_are_closed_again_and_again_lose_nothing() {
         batches.push(cluster.submit(&dispatcher, "", &lines(20, n)).await.unwrap());
         let closed = rabbit.close_connections().await.unwrap();
         eprintln!("{closed} connections closed");
-        until_stored(&cluster, &batches[0], 4 * n as usize).await;
+        cluster.until_stored(batches[0].id, 4 * n as usize, LIMIT).await.unwrap();
     }
     for view in batches {
         let view = cluster.finished(&dispatcher, view.id, LIMIT).await.unwrap();
@@ -131,7 +122,7 @@ async fn outcomes_wait_for_a_dispatcher_and_workers_go_on_without_one() {
     cluster.until(&dispatcher, view.id, LIMIT, "16 jobs in the broker", fed).await.unwrap();
     dispatcher.program.kill();
     let _worker = cluster.worker(&EMPTY).await.unwrap();
-    until_stored(&cluster, &view, 16).await;
+    cluster.until_stored(view.id, 16, LIMIT).await.unwrap();
     let next = cluster.dispatcher().await.unwrap();
     let view = cluster.finished(&next, view.id, LIMIT).await.unwrap();
     assert_nothing_failed(&view);

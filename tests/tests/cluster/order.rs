@@ -10,7 +10,7 @@ use excite_tests::cluster::{BUCKET, Cluster, Service, count};
 use excite_tests::{Rabbit, Signal, failpoints};
 use sha2::{Digest, Sha256};
 
-use super::{LIMIT, assert_all_succeeded, guided_lines, lines, published_job};
+use super::{LIMIT, assert_all_succeeded, guided_lines, lines};
 
 /// Until a process that must crash has crashed.
 const CRASH: Duration = Duration::from_secs(60);
@@ -90,7 +90,7 @@ async fn a_dispatcher_may_die_between_any_two_of_its_writes() {
             let view: excite_jobs::api::BatchView = serde_json::from_str(text).unwrap();
             let fed = |v: &_| count(v, State::Queued) == 3;
             cluster.until(&doomed, view.id, LIMIT, "fed jobs", fed).await.unwrap();
-            hand_over(&cluster, &published_job(&cluster, &view, 0)).await;
+            hand_over(&cluster, &cluster.published_job(view.id, 0).unwrap()).await;
         } else if ["recorded", "acknowledged", "summarized"].iter().any(|end| point.ends_with(end))
         {
             worker = Some(cluster.worker(&["--pipeline", "empty"]).await.unwrap());

@@ -7,7 +7,7 @@ use excite_jobs::{Lane, keys};
 use excite_tests::cluster::Cluster;
 use excite_tests::{Rabbit, Trio, eventually};
 
-use super::{EMPTY, LIMIT, assert_unharmed, guided_lines, lines, metric, stored};
+use super::{EMPTY, LIMIT, assert_unharmed, guided_lines, lines, metric};
 
 /// Two heartbeats of two seconds, on a busy machine.
 const FOUND: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ async fn a_dead_link_to_the_broker_is_found_by_its_silence() {
     cluster.push_model(&dispatcher).await.unwrap();
     let worker = cluster.worker_with(&EMPTY, &heartbeat).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &lines(300, 1)).await.unwrap();
-    stored(&cluster, &view, 5).await;
+    cluster.until_stored(view.id, 5, LIMIT).await.unwrap();
     let forgotten = cluster.links.as_ref().unwrap().broker.forget();
     assert!(forgotten >= 4, "two of each: {forgotten}");
     for service in [&dispatcher, &worker] {
@@ -64,7 +64,7 @@ async fn a_reset_link_to_the_broker_is_made_again() {
     let view = cluster.submit(&dispatcher, "", &lines(60, 1)).await.unwrap();
     let link = &cluster.links.as_ref().unwrap().broker;
     for part in [5, 20, 40] {
-        stored(&cluster, &view, part).await;
+        cluster.until_stored(view.id, part, LIMIT).await.unwrap();
         link.reset();
     }
     assert_unharmed(&cluster, &dispatcher, &view).await;
@@ -82,7 +82,7 @@ async fn nodes_that_lead_the_queue_die_in_turn_and_no_job_pays() {
     let view = cluster.submit(&dispatcher, "", &lines(300, 2)).await.unwrap();
     let queue = keys::jobs_queue("default", Lane::Bulk);
     for round in 0..2 {
-        stored(&cluster, &view, 10 + 100 * round).await;
+        cluster.until_stored(view.id, 10 + 100 * round, LIMIT).await.unwrap();
         let leader = eventually(LIMIT, "a leader of the queue", async || {
             trio.leader(&cluster.vhost, &queue).await
         });
@@ -90,7 +90,7 @@ async fn nodes_that_lead_the_queue_die_in_turn_and_no_job_pays() {
         leader.kill();
         let made = cluster.stored(view.id, "images", ".json").unwrap().len();
         // More than could be held without a broker.
-        stored(&cluster, &view, (made + 40).min(300)).await;
+        cluster.until_stored(view.id, (made + 40).min(300), LIMIT).await.unwrap();
         leader.start_again().await.unwrap();
     }
     assert_unharmed(&cluster, &dispatcher, &view).await;
@@ -110,7 +110,7 @@ async fn the_next_generation_of_the_broker_is_as_good() {
     let view = cluster.submit(&dispatcher, "", &lines(200, 2)).await.unwrap();
     rabbit.settle().await.unwrap();
     for part in [10, 60] {
-        stored(&cluster, &view, part).await;
+        cluster.until_stored(view.id, part, LIMIT).await.unwrap();
         rabbit.kill();
         rabbit.start_again().await.unwrap();
     }

@@ -9,7 +9,7 @@ use excite_tests::cluster::{BUCKET, Cluster, Service, count};
 use excite_tests::{Rabbit, Signal, eventually};
 use tokio::io::AsyncWriteExt;
 
-use super::{EMPTY, LIMIT, assert_unharmed, lines, metric, stored};
+use super::{EMPTY, LIMIT, assert_unharmed, lines, metric};
 
 /// From the death of a leader to the next one.
 const FAILOVER: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ async fn leaders_die_in_turn_and_each_job_is_concluded_once() {
     let _worker = cluster.worker(&EMPTY).await.unwrap();
     let view = cluster.submit(&all[1], "", &lines(600, 1)).await.unwrap();
     for part in [20, 150, 300] {
-        stored(&cluster, &view, part).await;
+        cluster.until_stored(view.id, part, LIMIT).await.unwrap();
         let died = Instant::now();
         let at =
             eventually(LIMIT, "a leader", async || leader(&cluster, &all).await).await.unwrap();
@@ -89,10 +89,10 @@ async fn a_dispatcher_that_dies_in_a_large_upload_leaves_no_half_of_a_batch() {
 
     // And again while it is fed: the next one goes on at the cursor.
     let worker = cluster.worker(&["--pipeline", "empty", "--slots", "16"]).await.unwrap();
-    stored(&cluster, &view, 100).await;
+    cluster.until_stored(view.id, 100, LIMIT).await.unwrap();
     drop(next);
     let next = cluster.dispatcher().await.unwrap();
-    stored(&cluster, &view, 600).await;
+    cluster.until_stored(view.id, 600, LIMIT).await.unwrap();
     let change = serde_json::json!({ "cancelled": true });
     cluster.patch(&next, view.id, change).await.unwrap();
     let over = |v: &BatchView| {
@@ -149,13 +149,13 @@ async fn a_leader_that_wakes_up_too_late_harms_nothing() {
     let _worker = cluster.worker(&["--slots", "2"]).await.unwrap();
     let view = cluster.submit(&all[0], "", &lines(400, 2)).await.unwrap();
     for round in 0..2 {
-        stored(&cluster, &view, 10 + round * 60).await;
+        cluster.until_stored(view.id, 10 + round * 60, LIMIT).await.unwrap();
         let at =
             eventually(LIMIT, "a leader", async || leader(&cluster, &all).await).await.unwrap();
         all[at].program.signal(Signal::SIGSTOP).unwrap();
         metric(&cluster, &all[1 - at], "excite_leader", |leads| leads == 1.).await;
         let made = cluster.stored(view.id, "images", ".json").unwrap().len();
-        stored(&cluster, &view, (made + 20).min(400)).await;
+        cluster.until_stored(view.id, (made + 20).min(400), LIMIT).await.unwrap();
         all[at].program.signal(Signal::SIGCONT).unwrap();
         metric(&cluster, &all[at], "excite_leader", |leads| leads == 0.).await;
     }

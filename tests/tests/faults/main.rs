@@ -19,30 +19,16 @@ mod weights;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use excite_jobs::State;
 use excite_jobs::api::BatchView;
-use excite_jobs::{Batch, Job, State, keys};
 use excite_tests::cluster::{BUCKET, Cluster, Service, count};
+use excite_tests::{guided_lines, lines};
 
 /// No batch of these tests takes longer, not even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Makes one pixel a job: what most of these tests are about is the path.
 const EMPTY: [&str; 2] = ["--pipeline", "empty"];
-
-/// Lines of one small plain image each.
-fn lines(count: usize, steps: u32) -> String {
-    written(count, &format!(r#""steps":{steps},"width":64,"height":64,"method":"none""#))
-}
-
-/// Lines of one guided image each, which take their time.
-fn guided_lines(count: usize, steps: u32) -> String {
-    written(count, &format!(r#""steps":{steps}"#))
-}
-
-fn written(count: usize, rest: &str) -> String {
-    let line = |seed| format!(r#"{{"prompt":"a cat and a frog","seed":{seed},{rest}}}"#);
-    (0..count).map(line).collect::<Vec<_>>().join("\n")
-}
 
 /// Every job succeeded, once and at its first try, and has its image and its sidecar.
 async fn assert_unharmed(cluster: &Cluster, server: &Service, view: &BatchView) {
@@ -65,16 +51,6 @@ async fn assert_unharmed(cluster: &Cluster, server: &Service, view: &BatchView) 
     }
 }
 
-/// Waits until so many results are stored.
-async fn stored(cluster: &Cluster, view: &BatchView, least: usize) {
-    excite_tests::eventually(LIMIT, "results", async || {
-        let there = cluster.stored(view.id, "images", ".json").map_or(0, |names| names.len());
-        if there >= least { Ok(()) } else { Err(format!("{there} of {least}")) }
-    })
-    .await
-    .unwrap();
-}
-
 /// Waits until a metric of a service is as wanted.
 async fn metric(cluster: &Cluster, service: &Service, name: &str, holds: impl Fn(f64) -> bool) {
     excite_tests::eventually(LIMIT, name, async || match cluster.metric(service, name, "").await {
@@ -89,11 +65,4 @@ async fn metric(cluster: &Cluster, service: &Service, name: &str, holds: impl Fn
 /// The file in which the store keeps an object.
 fn object(cluster: &Cluster, key: &str) -> PathBuf {
     cluster.s3.root().join(BUCKET).join(key)
-}
-
-/// The first publication of a job of a small batch.
-fn published_job(cluster: &Cluster, view: &BatchView, index: u32) -> Job {
-    let text = std::fs::read(object(cluster, &keys::batch(view.id))).unwrap();
-    let batch: Batch = serde_json::from_slice(&text).unwrap();
-    batch.job(&batch.inline, index).unwrap()
 }

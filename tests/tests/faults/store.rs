@@ -10,7 +10,7 @@ use excite_tests::cluster::Cluster;
 use excite_tests::proxy::Fault;
 use excite_tests::{Rabbit, eventually};
 
-use super::{EMPTY, LIMIT, assert_unharmed, lines, object, published_job, stored};
+use super::{EMPTY, LIMIT, assert_unharmed, lines, object};
 
 async fn behind_proxies(name: &str) -> Cluster {
     Cluster::start_behind_proxies(Rabbit::shared().await.unwrap(), name).await.unwrap()
@@ -46,7 +46,7 @@ async fn a_dead_link_to_the_store_is_given_up_for_a_new_one() {
     cluster.push_model(&dispatcher).await.unwrap();
     let _worker = cluster.worker(&EMPTY).await.unwrap();
     let view = cluster.submit(&dispatcher, "", &lines(60, 1)).await.unwrap();
-    stored(&cluster, &view, 5).await;
+    cluster.until_stored(view.id, 5, LIMIT).await.unwrap();
     assert!(cluster.links.as_ref().unwrap().store.forget() > 0);
     let began = std::time::Instant::now();
     assert_unharmed(&cluster, &dispatcher, &view).await;
@@ -71,7 +71,7 @@ async fn a_sidecar_without_an_image_is_no_result() {
 
     // One that remembers nothing.
     let _worker = cluster.worker(&EMPTY).await.unwrap();
-    let job = published_job(&cluster, &view, 0);
+    let job = cluster.published_job(view.id, 0).unwrap();
     let queue = RabbitOptions::new(rabbit.url(&cluster.vhost), "a duplicate");
     let queue = RabbitQueue::connect(queue).unwrap();
     let body = serde_json::to_vec(&job).unwrap().into();
