@@ -16,10 +16,11 @@ pub const ACCEPT: [&str; 3] =
     ["dispatcher_took_key", "dispatcher_marked_batch", "dispatcher_committed_batch"];
 
 /// Of a dispatcher that leads.
-pub const LEAD: [&str; 6] = [
+pub const LEAD: [&str; 7] = [
     "dispatcher_claimed",
     "dispatcher_fed",
     "dispatcher_followed",
+    "dispatcher_recorded_run",
     "dispatcher_recorded",
     "dispatcher_acknowledged",
     "dispatcher_summarized",

@@ -50,7 +50,7 @@ impl Nemesis<'_> {
             let dispatchers = of(crew, |role| role == Role::Dispatcher);
             let mut dispatcher = *dispatchers.choose(&mut rng).unwrap_or(&0);
             let back = seconds(&mut rng, 0. ..3.);
-            match rng.random_range(0..12) {
+            match rng.random_range(0..13) {
                 0 | 1 => {
                     crew.kill(worker, back);
                     self.tally.count("SIGKILL of a worker");
@@ -106,10 +106,19 @@ impl Nemesis<'_> {
         let leader = crew.leader(self.cluster).await.unwrap_or(dispatchers[0]);
         let other = dispatchers.iter().copied().find(|at| *at != leader).unwrap_or(leader);
         crew.arm(other, point, rng.random_range(1..3)).await?;
-        if leads {
-            self.tend_for(crew, Duration::from_secs(2)).await?;
-            crew.kill(leader, seconds(rng, 2. ..6.));
-            self.tally.count("SIGKILL of the leading dispatcher");
+        if !leads {
+            return Ok(());
+        }
+        self.tend_for(crew, Duration::from_secs(2)).await?;
+        // Back late, so that the other one leads for a while.
+        crew.kill(leader, seconds(rng, 8. ..12.));
+        self.tally.count("SIGKILL of the leading dispatcher");
+        // It is to come to conclusions of every kind, and only a job that was given back has
+        // something that follows.
+        self.tend_for(crew, seconds(rng, 2. ..5.)).await?;
+        for worker in of(crew, |role| role == Role::Worker) {
+            crew.stop(worker, 1, Duration::ZERO).await?;
+            self.tally.count("SIGTERM of a worker");
         }
         Ok(())
     }

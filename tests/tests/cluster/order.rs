@@ -86,7 +86,8 @@ async fn a_dispatcher_may_die_between_any_two_of_its_writes() {
         let accepted = post(&doomed.url).await;
         let mut worker = None;
         // Those of accepting a batch and of feeding it come by themselves.
-        if let ("dispatcher_followed", Some(text)) = (point, &accepted) {
+        if let ("dispatcher_followed" | "dispatcher_recorded_run", Some(text)) = (point, &accepted)
+        {
             let view: excite_jobs::api::BatchView = serde_json::from_str(text).unwrap();
             let fed = |v: &_| count(v, State::Queued) == 3;
             cluster.until(&doomed, view.id, LIMIT, "fed jobs", fed).await.unwrap();

@@ -108,6 +108,10 @@ impl Leader {
         for (part, put) in written {
             match put {
                 Ok(()) => {
+                    // Jobs that run again: what follows must have been published by now.
+                    if part.entries.iter().any(|entry| !entry.record.state.is_terminal()) {
+                        failpoint::reach("dispatcher_recorded_run");
+                    }
                     failpoint::reach("dispatcher_recorded");
                     acknowledge(part.entries).await;
                     failpoint::reach("dispatcher_acknowledged");
