@@ -17,6 +17,7 @@ mod objects;
 mod pause;
 mod ports;
 pub mod scale;
+#[cfg(feature = "cluster")]
 pub mod topology;
 
 pub use ports::Ports;

@@ -193,10 +193,15 @@ impl Crew {
         if program.ended()?.is_none() { program.signal(signal) } else { Ok(()) }
     }
 
-    /// Stops a service and starts it so that it crashes when it comes to a point for the `nth` time.
-    pub(super) async fn arm(&mut self, at: usize, point: &'static str, nth: u32) -> Result<()> {
+    /// Stops a service and starts it so that it crashes at a point, once it has passed it so often.
+    pub(super) async fn arm(&mut self, at: usize, point: &'static str, passes: u32) -> Result<()> {
         self.stop(at, 1, Duration::ZERO).await?;
-        self.launch(at, Some((point, nth)))
+        self.launch(at, Some((point, passes)))
+    }
+
+    /// Whether it runs and is to crash.
+    pub(super) fn is_armed(&self, at: usize) -> bool {
+        self.runs(at) && self.seats[at].armed.is_some()
     }
 
     /// Starts what ended or is due again; says at which points services crashed since.

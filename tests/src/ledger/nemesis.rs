@@ -17,6 +17,8 @@ use crate::{Rabbit, failpoints};
 
 /// Between two looks at the services.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long a leader that is to crash is left alone until it does.
+const POINT_MAX: Duration = Duration::from_secs(15);
 
 /// How often each thing went wrong.
 #[derive(Debug, Default)]
@@ -25,6 +27,21 @@ pub(super) struct Tally(RefCell<BTreeMap<String, u64>>);
 impl Tally {
     pub(super) fn count(&self, what: &str) {
         *self.0.borrow_mut().entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Counts a service that crashed.
+    fn crashed(&self, point: &str) {
+        self.count(&format!("crash at {point}"));
+    }
+
+    /// One of the points where services crashed least often, so that a run comes to all of them.
+    fn rarest(&self, points: &[&'static str], rng: &mut StdRng) -> &'static str {
+        let counts = self.0.borrow();
+        let count = |point: &&str| counts.get(&format!("crash at {point}")).copied().unwrap_or(0);
+        let least = points.iter().map(|point| count(point)).min();
+        let rarest: Vec<_> =
+            points.iter().copied().filter(|point| Some(count(point)) == least).collect();
+        rarest.choose(rng).copied().unwrap_or(points[0])
     }
 
     pub(super) fn into_counts(self) -> BTreeMap<String, u64> {
@@ -64,9 +81,8 @@ impl Nemesis<'_> {
                     self.tally.count("SIGTERM twice of a worker");
                 }
                 5 | 6 => {
-                    let point =
-                        *failpoints::WORKER.choose(&mut rng).unwrap_or(&failpoints::WORKER[0]);
-                    let nth = if point == "worker_pass" { 1..40 } else { 1..4 };
+                    let point = self.tally.rarest(&failpoints::WORKER, &mut rng);
+                    let nth = if point == "worker_pass" { 0..40 } else { 0..4 };
                     crew.arm(worker, point, rng.random_range(nth)).await?;
                 }
                 7 => {
@@ -101,11 +117,11 @@ impl Nemesis<'_> {
         dispatchers: &[usize],
     ) -> Result<()> {
         let all = [&failpoints::ACCEPT[..], &failpoints::LEAD].concat();
-        let point = *all.choose(rng).unwrap_or(&all[0]);
+        let point = self.tally.rarest(&all, rng);
         let leads = failpoints::LEAD.contains(&point);
         let leader = crew.leader(self.cluster).await.unwrap_or(dispatchers[0]);
         let other = dispatchers.iter().copied().find(|at| *at != leader).unwrap_or(leader);
-        crew.arm(other, point, rng.random_range(1..3)).await?;
+        crew.arm(other, point, 0).await?;
         if !leads {
             return Ok(());
         }
@@ -119,6 +135,12 @@ impl Nemesis<'_> {
         for worker in of(crew, |role| role == Role::Worker) {
             crew.stop(worker, 1, Duration::ZERO).await?;
             self.tally.count("SIGTERM of a worker");
+        }
+        let end = Instant::now() + POINT_MAX;
+        while crew.is_armed(other) && Instant::now() < end {
+            if !self.tend_for(crew, LOOK).await? {
+                break;
+            }
         }
         Ok(())
     }
@@ -134,7 +156,7 @@ impl Nemesis<'_> {
         let end = Instant::now() + time;
         loop {
             for point in crew.tend()? {
-                self.tally.count(&format!("crash at {point}"));
+                self.tally.crashed(point);
             }
             let now = Instant::now();
             if now >= self.until {
