@@ -18,7 +18,7 @@ use crate::{Rabbit, failpoints};
 /// Between two looks at the services.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long a leader that is to crash is left alone until it does.
-const POINT_MAX: Duration = Duration::from_secs(15);
+const POINT_MAX: Duration = Duration::from_secs(20);
 
 /// How often each thing went wrong.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Nemesis<'_> {
             let dispatchers = of(crew, |role| role == Role::Dispatcher);
             let mut dispatcher = *dispatchers.choose(&mut rng).unwrap_or(&0);
             let back = seconds(&mut rng, 0. ..3.);
-            match rng.random_range(0..13) {
+            match rng.random_range(0..15) {
                 0 | 1 => {
                     crew.kill(worker, back);
                     self.tally.count("SIGKILL of a worker");
@@ -131,15 +131,14 @@ impl Nemesis<'_> {
         self.tally.count("SIGKILL of the leading dispatcher");
         // It is to come to conclusions of every kind, and only a job that was given back has
         // something that follows.
-        self.tend_for(crew, seconds(rng, 2. ..5.)).await?;
-        for worker in of(crew, |role| role == Role::Worker) {
-            crew.stop(worker, 1, Duration::ZERO).await?;
-            self.tally.count("SIGTERM of a worker");
-        }
         let end = Instant::now() + POINT_MAX;
-        while crew.is_armed(other) && Instant::now() < end {
-            if !self.tend_for(crew, LOOK).await? {
-                break;
+        while self.tend_for(crew, seconds(rng, 2. ..4.)).await?
+            && crew.is_armed(other)
+            && Instant::now() < end
+        {
+            for worker in of(crew, |role| role == Role::Worker) {
+                crew.stop(worker, 1, Duration::ZERO).await?;
+                self.tally.count("SIGTERM of a worker");
             }
         }
         Ok(())
