@@ -2,6 +2,7 @@
 
 mod batch;
 mod dead;
+mod serve;
 mod server;
 mod submit;
 
@@ -16,6 +17,7 @@ use crate::models::BUNDLED;
 use crate::parity::golden;
 pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
 pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
+pub(crate) use serve::ServeArgs;
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
 pub(crate) use submit::{Format, SubmitArgs};
 
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Model(ModelCommand),
     Parity(ParityArgs),
+    Serve(ServeArgs),
     Submit(Box<SubmitArgs>),
     #[command(subcommand)]
     Batch(BatchCommand),
@@ -55,6 +58,7 @@ impl Cli {
             Command::Model(ModelCommand::Pull(args)) => args.json,
             Command::Model(ModelCommand::Push(args)) => args.json,
             Command::Parity(args) => args.json,
+            Command::Serve(args) => args.json,
             Command::Submit(args) => args.json,
             Command::Batch(command) => command.json(),
             Command::Dead(command) => command.json(),

@@ -14,6 +14,7 @@ mod model;
 mod models;
 mod parity;
 mod printer;
+mod serve;
 mod sidecar;
 mod submit;
 
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<Status, Fault> {
         Command::Explain(args) => explain::run(&args, &printer, &interrupted),
         Command::Model(command) => model::run(&command, &printer, &interrupted),
         Command::Parity(args) => parity::run(&args, &printer, &interrupted),
+        Command::Serve(args) => serve::run(&args, &printer),
         Command::Submit(args) => submit::run(&args, &printer, &interrupted),
         Command::Batch(command) => batch::run(&command, &printer, &interrupted),
         Command::Dead(command) => dead::run(&command, &printer, &interrupted),

@@ -3,7 +3,7 @@
 mod check;
 mod list;
 mod pull;
-mod push;
+pub(crate) mod push;
 mod show;
 
 use std::sync::atomic::AtomicBool;

@@ -12,18 +12,21 @@ pub(crate) use excite_diffusion::BUNDLED;
 
 /// Where fetched models are: `EXCITE_MODELS`, else `excite/models` in the user's data folder.
 pub(crate) fn home() -> Result<PathBuf, Fault> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match std::env::var_os("EXCITE_MODELS").filter(|value| !value.is_empty()) {
+        Some(named) => Ok(PathBuf::from(named)),
+        None => Ok(data_home()?.join("models")),
+    }
+}
+
+/// `excite` in the user's data folder.
+pub(crate) fn data_home() -> Result<PathBuf, Fault> {
+    let set = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty());
     let home = || std::env::home_dir().map(|home| home.join(".local/share"));
-    let found = match (set("EXCITE_MODELS"), set("XDG_DATA_HOME").map(PathBuf::from).or_else(home))
-    {
-        (Some(named), _) => Some(PathBuf::from(named)),
-        (None, Some(data)) => Some(data.join("excite/models")),
-        (None, None) => None,
-    };
+    let found = set.map(PathBuf::from).or_else(home).map(|data| data.join("excite"));
     found.ok_or_else(|| {
-        let message = "there is no home directory to keep models in".into();
-        let remedy = "Set EXCITE_MODELS to a folder.".into();
-        Fault::new(Status::Failed, "no_models_folder", message, remedy)
+        let message = "there is no home directory to keep models and images in".into();
+        let remedy = "Set XDG_DATA_HOME to a folder.".into();
+        Fault::new(Status::Failed, "no_home", message, remedy)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use excite_jobs::ModelCard;
@@ -30,9 +31,13 @@ pub struct Config {
 pub struct Dispatcher {
     /// Its name in logs and for people; the host's name and process if left out.
     pub name: Option<String>,
-    /// Where HTTP is served. Nobody is asked who they are, so by default only this machine is
-    /// served.
+    /// Where HTTP is served. Other addresses than this machine's own need `tokens_file`.
     pub listen: SocketAddr,
+    /// Who may do what: a file that `excite-dispatcher token new` writes.
+    pub tokens_file: Option<PathBuf>,
+    /// Whether everybody who reaches the address may do everything, because something in front of
+    /// it asks who they are.
+    pub anyone: bool,
     /// The model of batches that name none.
     pub default_model: String,
     /// Classes whose queues are made at the start; those of batches are added.
@@ -54,6 +59,8 @@ impl Default for Dispatcher {
         Self {
             name: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tokens_file: None,
+            anyone: false,
             default_model: "emoji".into(),
             classes: vec!["default".into()],
             pools: BTreeMap::from([("default".into(), Pool::default())]),
@@ -111,6 +118,14 @@ impl Dispatcher {
                 self.default_model
             ));
         }
+        if !self.listen.ip().is_loopback() && self.tokens_file.is_none() && !self.anyone {
+            faults.push(format!(
+                "dispatcher.listen: {} can be reached from elsewhere, and nobody is asked who they \
+                 are; set dispatcher.tokens_file (`excite-dispatcher token new` writes one), or \
+                 dispatcher.anyone if something in front of it asks",
+                self.listen
+            ));
+        }
         for class in self.classes.iter().filter(|class| !ModelCard::is_name(class)) {
             faults.push(format!(
                 "dispatcher.classes: `{class}` cannot name a class; use letters, digits, `.`, `_` \
@@ -153,11 +168,14 @@ mod tests {
             default_model: "a/b".into(),
             classes: vec!["a b".into()],
             window_min: 0,
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             pools: BTreeMap::from([("spot".into(), pool)]),
             ..Dispatcher::default()
         };
         let faults = wrong.faults();
-        for key in ["default_model", "classes", "window_min", "pools.spot.min", "drain_seconds"] {
+        for key in
+            ["default_model", "classes", "window_min", "listen", "pools.spot.min", "drain_seconds"]
+        {
             assert!(faults.iter().any(|fault| fault.contains(key)), "{key}: {faults:?}");
         }
     }

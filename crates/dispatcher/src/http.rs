@@ -1,8 +1,9 @@
 //! The HTTP API: routes, limits and what every request goes through.
 //!
 //! Documents are those of `excite_jobs::api`; errors are problem details with a code and a remedy,
-//! whatever goes wrong. Nobody is asked who they are: the default is to serve this machine only.
+//! whatever goes wrong.
 
+mod access;
 mod batches;
 mod dead;
 mod extract;
@@ -41,6 +42,7 @@ use crate::manifest::Manifests;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::ports::Ports;
+use crate::tokens::{Tokens, TokensError};
 
 pub use self::server::serve;
 
@@ -63,19 +65,29 @@ pub struct App {
     estimates: Arc<EstimatesCache>,
     batches: BatchList,
     metrics: Metrics,
+    /// Who may; none where everybody may.
+    tokens: Option<Arc<Tokens>>,
+}
+
+/// Why requests cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The tokenizer that is part of the program cannot be made.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Nobody could be told from nobody.
+    #[error("the tokens: {0}")]
+    Tokens(#[from] TokensError),
 }
 
 impl App {
     /// On these ports.
     ///
     /// # Errors
-    /// If the tokenizer that is part of the program cannot be made.
-    pub fn new(
-        ports: Ports,
-        config: Dispatcher,
-        metrics: Metrics,
-    ) -> Result<Arc<Self>, TokenizerError> {
+    /// See [`AppError`].
+    pub fn new(ports: Ports, config: Dispatcher, metrics: Metrics) -> Result<Arc<Self>, AppError> {
         let store = ports.store.clone();
+        let tokens = config.tokens_file.as_deref().map(Tokens::open).transpose()?.map(Arc::new);
         let models = Arc::new(Models::new(store.clone()));
         let estimates = Arc::new(EstimatesCache::new(store.clone()));
         let accept = Accept::new(
@@ -94,6 +106,7 @@ impl App {
             models,
             estimates,
             metrics,
+            tokens,
         }))
     }
 }
@@ -123,6 +136,7 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
             "/v1/models/{name}/files/{sha256}",
             put(models::put_file).layer(any()).head(models::head_file),
         )
+        .route("/v1/session", get(access::session).post(access::sign_in).delete(access::sign_out))
         .route("/v1/scale", get(system::scale))
         .route("/v1/doctor", get(system::doctor))
         .with_state(app.clone());
@@ -130,6 +144,7 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
+        .layer(from_fn_with_state(app.clone(), access::check))
         .layer(from_fn_with_state(app, through))
         .layer(CatchPanicLayer::custom(panicked))
 }

@@ -58,6 +58,8 @@ pub struct LeadConfig {
     pub done_delay: Duration,
     /// How long a cancelled batch is announced to workers: longer than the longest rung.
     pub cancelled_for: Duration,
+    /// The queue was made with this process: nothing that was published before is in it.
+    pub queue_is_new: bool,
     /// A job through the whole system now and then; none if no model is named.
     pub canary: Option<CanaryConfig>,
 }
@@ -75,6 +77,7 @@ impl LeadConfig {
             quantum: 16,
             done_delay: Duration::from_secs(1),
             cancelled_for: Duration::from_secs(2 * 3600),
+            queue_is_new: false,
             canary: None,
         }
     }

@@ -17,6 +17,7 @@ mod objects;
 mod pause;
 mod ports;
 pub mod scale;
+pub mod tokens;
 #[cfg(feature = "cluster")]
 pub mod topology;
 

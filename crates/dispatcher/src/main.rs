@@ -13,6 +13,7 @@ use excite_dispatcher::config::Config;
 use excite_dispatcher::http::{App, router, serve};
 use excite_dispatcher::lead::{self, CanaryConfig, LeadConfig};
 use excite_dispatcher::metrics::Metrics;
+use excite_dispatcher::tokens::{self, Scope};
 use excite_dispatcher::{Ports, topology};
 use excite_jobs::queue::Queue;
 use excite_jobs::queue::rabbit::{self, RabbitQueue};
@@ -75,10 +76,34 @@ struct Flags<'a> {
 enum Command {
     /// Serve and lead until a signal (what happens without a command).
     Run,
+    /// Who may: tokens for programs and people.
+    Token {
+        #[command(subcommand)]
+        what: Token,
+    },
     /// The queues and exchanges in the broker.
     Topology {
         #[command(subcommand)]
         what: Topology,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Make a token, print it, and add its hash to the file.
+    #[command(after_help = "Example:\n  excite-dispatcher token new --name ci --scope submit \
+                            --file tokens.txt\n\nThe token is printed once and kept nowhere. \
+                            Take its line out of the file to end it.")]
+    New {
+        /// Whose it is.
+        #[arg(long)]
+        name: String,
+        /// What it may do: read; submit, which includes read; or admin, which includes both.
+        #[arg(long, default_value = "submit")]
+        scope: Scope,
+        /// The file of hashes [default: dispatcher.tokens_file].
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
 }
 
@@ -119,8 +144,12 @@ fn main() -> ExitCode {
     if args.print_config {
         return process::print_config(&loaded);
     }
+    if let Some(Command::Token { what }) = &args.command {
+        return new_token(&loaded.config, what);
+    }
     let service = async {
         match args.command {
+            Some(Command::Token { .. }) => Ok(ExitCode::SUCCESS),
             None | Some(Command::Run) => run(&loaded.config).await,
             Some(Command::Topology { what }) => look(&loaded.config, &what).await,
         }
@@ -154,7 +183,7 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let registry = Registry::new();
     let lead_metrics = Arc::new(lead::Metrics::register(&registry).context("metrics")?);
     let metrics = Metrics::register(&registry).context("metrics")?;
-    let app = App::new(ports.clone(), dispatcher.clone(), metrics).context("tokenizer")?;
+    let app = App::new(ports.clone(), dispatcher.clone(), metrics)?;
     let listen = dispatcher.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; set dispatcher.listen to a free address")
@@ -220,6 +249,20 @@ fn lead_config(dispatcher: &excite_dispatcher::config::Dispatcher) -> LeadConfig
         window_max: dispatcher.window_max,
         canary,
         ..LeadConfig::new(dispatcher.name())
+    }
+}
+
+fn new_token(config: &Config, what: &Token) -> ExitCode {
+    let Token::New { name, scope, file } = what;
+    let Some(file) = file.as_ref().or(config.dispatcher.tokens_file.as_ref()) else {
+        return process::refuse(&["name a file with --file or dispatcher.tokens_file".into()]);
+    };
+    match tokens::add(file, name, *scope) {
+        Ok(token) => {
+            process::say(&token);
+            ExitCode::SUCCESS
+        }
+        Err(error) => process::refuse(&[error.to_string()]),
     }
 }
 

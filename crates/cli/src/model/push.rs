@@ -31,7 +31,8 @@ pub(super) fn run(
 ) -> Result<Status, Fault> {
     let client = Client::new(&args.server, printer, interrupted)?;
     let folder = models::find(&args.model)?;
-    let card = card(args, &models::load(&args.model, printer)?)?;
+    let model = models::load(&args.model, printer)?;
+    let card = card(args.name.as_deref(), &args.class, &model)?;
     let known: ModelList = client.get("/v1/models")?;
     let (mut sent, mut there) = (0, 0);
     let full = view::model(&card.full_name());
@@ -57,10 +58,14 @@ pub(super) fn run(
     Ok(Status::Done)
 }
 
-fn card(args: &PushArgs, model: &Model) -> Result<ModelCard, Fault> {
+/// The card of a model, under its own name or another one.
+///
+/// # Errors
+/// If a name cannot be one, or a file is larger than a server takes.
+pub(crate) fn card(name: Option<&str>, class: &str, model: &Model) -> Result<ModelCard, Fault> {
     let (own, digest) = model.name().split_once('@').unwrap_or((model.name(), ""));
-    let name = args.name.as_deref().unwrap_or(own);
-    for (what, name) in [("name", name), ("class", &args.class)] {
+    let name = name.unwrap_or(own);
+    for (what, name) in [("name", name), ("class", class)] {
         if !ModelCard::is_name(name) {
             let message = format!("`{name}` cannot be the {what} of a model");
             let remedy = format!("Use letters, digits, `.`, `_` and `-`, with --{what}.");
@@ -79,7 +84,7 @@ fn card(args: &PushArgs, model: &Model) -> Result<ModelCard, Fault> {
         v: VERSION,
         name: name.to_owned(),
         digest: digest.to_owned(),
-        class: args.class.clone(),
+        class: class.to_owned(),
         bytes: weights * WEIGHT_BYTES,
         facts: ModelFacts { name: format!("{name}@{digest}"), ..model.facts() },
         files: model.files().clone(),

@@ -136,6 +136,18 @@ impl Running {
         true
     }
 
+    /// The queue is gone with all that was published: every such job is published anew, as if its
+    /// worker had given it back, and goes on where its state was saved last.
+    pub(crate) fn give_back_all(&mut self) {
+        for index in 0..self.claimed() {
+            let known = self.folded.states.get(index);
+            let event = Event::Preempted { lease: known.lease, attempt: known.attempt };
+            let Some((after, reason)) = step(known, event) else { continue };
+            let follow = Follow { rung: None, job: after, checkpoint: None };
+            self.record(record(index, after, reason), known, Some(follow));
+        }
+    }
+
     /// Takes an outcome in. `random` is in 0..1: it decides whether a retry waits longer.
     pub(crate) fn outcome(&mut self, outcome: &Outcome, random: f64) -> Concluded {
         let (lease, attempt) = (outcome.lease, outcome.attempt);

@@ -99,7 +99,12 @@ impl Leader {
             match loaded {
                 // No header: it is being accepted, or was given up; it is announced if it comes.
                 Ok(None) => {}
-                Ok(Some(running)) => self.insert(id, running),
+                Ok(Some(mut running)) => {
+                    if self.config.queue_is_new {
+                        running.give_back_all();
+                    }
+                    self.insert(id, running);
+                }
                 // One batch that nobody can read must not stop all others.
                 Err(error @ HeaderError::Unreadable { .. }) => warn!(%id, %error, "left out"),
                 Err(error) => return Err(error),
