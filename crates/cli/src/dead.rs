@@ -152,7 +152,8 @@ fn describe(job: &JobView, printer: &Printer) {
         printer.result(&format!("  {class}, {code}: {message}"));
     }
     let worker = job.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
-    printer.result(&format!("  attempt {}{worker}, {}", job.attempt, moment(job.at)));
+    let at = job.at.map_or_else(String::new, |at| format!(", {}", moment(at)));
+    printer.result(&format!("  attempt {}{worker}{at}", job.attempt));
 }
 
 fn replay(args: &ReplayArgs, client: &Client<'_>) -> Result<Status, Fault> {

@@ -44,20 +44,26 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> Result<Status, Fault> 
     let log = Log { format: LogFormat::Text, filter: args.log.clone() };
     telemetry::init(&log)
         .map_err(|fault| Fault::usage("log", fault, "Use a filter such as `info`."))?;
+    let dispatcher = dispatcher(args)?;
     let data = Data::open(args.data.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Fault::bug(&format!("no threads: {e}")))?;
-    let served = runtime.block_on(start(args, &data, printer));
+    let served = runtime.block_on(start(args, dispatcher, &data, printer));
     runtime.shutdown_timeout(LAST_TASKS);
     served
 }
 
-async fn start(args: &ServeArgs, data: &Data, printer: &Printer) -> Result<Status, Fault> {
+async fn start(
+    args: &ServeArgs,
+    dispatcher: Dispatcher,
+    data: &Data,
+    printer: &Printer,
+) -> Result<Status, Fault> {
     let mut signals =
         Signals::listen().map_err(|e| Fault::bug(&format!("signals cannot be heard: {e}")))?;
     let listener = TcpListener::bind(args.listen).await.map_err(|e| taken(args.listen, &e))?;
     let address = listener.local_addr().map_err(|e| taken(args.listen, &e))?;
-    let system = System::new(args, data)?;
+    let system = System::new(args, dispatcher, data)?;
     let store = excite_dispatcher::models::Models::new(system.ports.store.clone());
     for model in &args.models {
         offer::offer(&store, model, printer).await?;
@@ -83,6 +89,26 @@ async fn start(args: &ServeArgs, data: &Data, printer: &Printer) -> Result<Statu
     ended
 }
 
+fn dispatcher(args: &ServeArgs) -> Result<Dispatcher, Fault> {
+    if !args.listen.ip().is_loopback() && args.tokens.is_none() {
+        let message = format!(
+            "{} can be reached from elsewhere, and nobody is asked who they are",
+            args.listen
+        );
+        let remedy = "Make a file of tokens with `excite token new` and name it with --tokens, or \
+                      leave --listen out.";
+        return Err(Fault::usage("listen", message, remedy));
+    }
+    let first = args.models.first().map_or(models::BUNDLED, String::as_str);
+    Ok(Dispatcher {
+        name: Some("serve".into()),
+        listen: args.listen,
+        default_model: models::find(first)?.name(),
+        tokens_file: args.tokens.clone(),
+        ..Dispatcher::default()
+    })
+}
+
 /// Everything that runs, on one set of ports.
 struct System {
     ports: Ports,
@@ -93,7 +119,7 @@ struct System {
 }
 
 impl System {
-    fn new(args: &ServeArgs, data: &Data) -> Result<Self, Fault> {
+    fn new(args: &ServeArgs, dispatcher: Dispatcher, data: &Data) -> Result<Self, Fault> {
         let store = DirectoryStore::open(data.store())
             .map_err(|e| Fault::new(Status::Failed, "store", e.to_string(), store_remedy()))?;
         let queue = MemoryQueue::new();
@@ -102,19 +128,6 @@ impl System {
             store: Arc::new(store),
             progress: Arc::new(MemoryMirror::default()),
         };
-        let first = args.models.first().map_or(models::BUNDLED, String::as_str);
-        let default_model = models::find(first)?.name();
-        let dispatcher = Dispatcher {
-            name: Some("serve".into()),
-            listen: args.listen,
-            default_model,
-            tokens_file: args.tokens.clone(),
-            ..Dispatcher::default()
-        };
-        if let [first, ..] = &dispatcher.faults()[..] {
-            let remedy = "Write a file with `excite-dispatcher token new`, or leave --listen out.";
-            return Err(Fault::usage("configuration", first.clone(), remedy));
-        }
         let worker = WorkerConfig {
             name: "serve".into(),
             slots: args.slots,

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use excite_jobs::{AttendAndExcite, Attention, Method, Number, Sidecar, Spec, StepLine, VERSION};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use excite_jobs::{
+    AttendAndExcite, Attention, HeatMap, Method, Number, Sidecar, Spec, StepLine, VERSION,
+};
 
 use crate::run::Rendered;
-use crate::trace::{Record, Step};
+use crate::trace::{Observed, Record, Step};
 
 /// The sidecar of a finished image. `sha256` is the PNG file's; `seconds` is wall time: the image's
 /// share of the micro-batch's.
@@ -43,7 +47,20 @@ pub fn attention(spec: &Spec, record: &Record) -> Attention {
         loss: weakest.map(|s| (1. - scores[s]).max(0.)),
         scores: scores.iter().map(|&s| number(s)).collect(),
         weakest: weakest.and_then(|s| spec.subjects.get(s)).map(|s| s.word.clone()),
+        maps: record.observed().get(step).map(heat_maps).unwrap_or_default(),
     }
+}
+
+fn heat_maps(seen: &Observed) -> Vec<HeatMap> {
+    let (height, width) = seen.size;
+    let map = |map: &Vec<f32>| {
+        let positive = |value: &f32| if value.is_finite() { value.max(0.) } else { 0. };
+        let high = map.iter().map(positive).fold(0., f32::max);
+        let share = |value: &f32| if high > 0. { positive(value) / high } else { 0. };
+        let bytes: Vec<u8> = map.iter().map(|value| (share(value) * 255.).round() as u8).collect();
+        HeatMap { height, width, values: STANDARD.encode(bytes) }
+    };
+    seen.maps.iter().filter(|map| map.len() == height * width).map(map).collect()
 }
 
 /// The last of `steps` steps that guidance may change, from 0.

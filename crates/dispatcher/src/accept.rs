@@ -46,7 +46,7 @@ use crate::ports::Ports;
 pub use self::body::BodyFault;
 pub use self::commit::announce;
 pub use self::error::AcceptError;
-pub(crate) use self::options::within;
+pub(crate) use self::options::{batch_name, within};
 pub use self::records::Format;
 pub use self::sweep::sweeper;
 
@@ -145,6 +145,7 @@ impl Accept {
         let terms = Terms {
             facts,
             defaults: options.defaults.clone(),
+            compare: submission.options.compare,
             tokenizer: self.tokenizer.clone(),
             memo: Memo::default(),
         };
@@ -201,6 +202,8 @@ impl Accept {
             weight: options.weight,
             paused: false,
             cancelled: false,
+            compare: outputs.compare,
+            parent: outputs.parent,
             canary: false,
             warnings: checked.warnings,
             work: checked.work,

@@ -225,6 +225,7 @@ mod tests {
             failure: None,
             dead: (state == State::Dead).then_some(DeadReason::Timeout),
             checkpoint: None,
+            run: None,
         }
     }
 

@@ -5,12 +5,19 @@
 
 mod access;
 mod batches;
+mod dashboard;
 mod dead;
+mod events;
 mod extract;
+mod files;
+mod find;
+mod job;
 mod jobs;
 mod list;
 mod models;
+mod overview;
 mod problem;
+mod results;
 mod server;
 mod system;
 mod view;
@@ -28,16 +35,19 @@ use axum::routing::{get, post, put};
 use excite_prompt::TokenizerError;
 use excite_service::health;
 use prometheus::Registry;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, error, info_span};
 use uuid::Uuid;
 
+use self::events::Hubs;
 use self::list::BatchList;
 use self::problem::Fault;
 use crate::accept::Accept;
 use crate::config::Dispatcher;
 use crate::estimates::EstimatesCache;
+use crate::job_index::JobIndexes;
 use crate::manifest::Manifests;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -52,6 +62,8 @@ const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// How long one may take that moves many objects.
 const LONG_REQUEST_MAX: Duration = Duration::from_secs(600);
+/// Thumbnails that are made at a time.
+const THUMBNAILS: usize = 2;
 /// Where a request's own id travels.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -64,6 +76,10 @@ pub struct App {
     manifests: Manifests,
     estimates: Arc<EstimatesCache>,
     batches: BatchList,
+    indexes: JobIndexes,
+    /// Turns of making thumbnails.
+    thumbnails: Arc<Semaphore>,
+    hubs: Hubs,
     metrics: Metrics,
     /// Who may; none where everybody may.
     tokens: Option<Arc<Tokens>>,
@@ -99,7 +115,10 @@ impl App {
         )?;
         Ok(Arc::new(Self {
             manifests: Manifests::new(store.clone()),
-            batches: BatchList::new(store),
+            batches: BatchList::new(store.clone()),
+            indexes: JobIndexes::new(store),
+            thumbnails: Arc::new(Semaphore::new(THUMBNAILS)),
+            hubs: Hubs::default(),
             ports,
             config,
             accept,
@@ -124,8 +143,15 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
             "/v1/batches/{id}",
             get(batches::show).patch(batches::change).delete(batches::delete),
         )
+        .route("/v1/batches/{id}/events", get(events::of_batch))
+        .route("/v1/batches/{id}/results", get(results::results))
+        .route("/v1/batches/{id}/images.zip", get(results::images))
         .route("/v1/batches/{id}/jobs", get(jobs::list))
-        .route("/v1/batches/{id}/jobs/{index}/{what}", get(jobs::file))
+        .route("/v1/batches/{id}/jobs/{index}", get(job::show))
+        .route("/v1/batches/{id}/jobs/{index}/{what}", get(files::file))
+        .route("/v1/events", get(events::of_system))
+        .route("/v1/overview", get(overview::overview))
+        .route("/v1/statistics", get(overview::statistics))
         .route("/v1/dead", get(dead::list))
         .route("/v1/dead/replay", post(dead::replay))
         .route("/v1/workers", get(system::workers))
@@ -140,7 +166,12 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
         .route("/v1/scale", get(system::scale))
         .route("/v1/doctor", get(system::doctor))
         .with_state(app.clone());
+    let pages = dashboard::PAGES
+        .into_iter()
+        .fold(Router::new(), |pages, path| pages.route(path, get(dashboard::page)))
+        .route("/assets/{*path}", get(dashboard::asset));
     api.merge(probes)
+        .merge(pages)
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
@@ -212,6 +243,8 @@ fn request_id(request: &Request) -> HeaderValue {
 fn limit_of(method: &Method, route: &str) -> Option<Duration> {
     match (method, route) {
         (&Method::POST, "/v1/batches") | (&Method::PUT, "/v1/models/{name}/files/{sha256}") => None,
+        (_, "/v1/events" | "/v1/batches/{id}/events") => None,
+        (_, "/v1/batches/{id}/results" | "/v1/batches/{id}/images.zip") => Some(LONG_REQUEST_MAX),
         (&Method::DELETE, _) | (_, "/v1/dead" | "/v1/dead/replay") => Some(LONG_REQUEST_MAX),
         _ => Some(REQUEST_MAX),
     }

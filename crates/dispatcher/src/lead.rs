@@ -9,6 +9,7 @@
 //! Not here: accepting batches and everything over HTTP; what a job's state becomes
 //! (`excite_jobs::step`), which rung (`excite_jobs::next`).
 
+pub(crate) mod activity;
 mod canary;
 mod conclude;
 mod feed;

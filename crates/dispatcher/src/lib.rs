@@ -8,6 +8,7 @@ pub mod done_log;
 pub mod estimates;
 pub mod header;
 pub mod http;
+pub mod job_index;
 pub mod job_states;
 pub mod lead;
 pub mod manifest;

@@ -61,6 +61,10 @@ mod tests {
                 oldest_seconds: None,
             }],
             active_batches: 1,
+            images_per_second: 0.,
+            dead_jobs: 0,
+            connected: true,
+            blocked: false,
         };
         let pool = |min, max| Pool { min, max, drain_seconds: 600., ..Pool::default() };
         #[rustfmt::skip]

@@ -11,9 +11,12 @@ use crate::done::Tally;
 use crate::id::{BatchId, JobId};
 use crate::job::Lane;
 use crate::model_card::ModelCard;
-use crate::outcome::{Failure, Success};
+use crate::outcome::{Class, Failure, Success};
 use crate::retry::DeadReason;
+use crate::sidecar::{HeatMap, StepLine};
+use crate::spec::Spec;
 use crate::state::State;
+use crate::tries::{Accept, Try};
 
 /// Query of `POST /v1/batches`; the body is lines: NDJSON (`application/x-ndjson`), CSV
 /// (`text/csv`, first row names fields) or one prompt a line (`text/plain`).
@@ -39,6 +42,11 @@ pub struct BatchOptions {
     pub attention: bool,
     /// Store what every step recorded with each image.
     pub trace: bool,
+    /// Make each image also plain, with the same seed.
+    pub compare: bool,
+    /// The batch whose jobs these are made anew, edited or with other seeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BatchId>,
     /// Check and count, accept nothing.
     pub dry_run: bool,
     /// A [`crate::Line`] in JSON: what lines say nothing of.
@@ -84,6 +92,8 @@ pub struct BatchView {
     pub id: BatchId,
     /// What a person calls it.
     pub name: Option<String>,
+    /// Counts changes; `If-Match` of a change.
+    pub revision: u64,
     /// Where it is.
     pub state: BatchState,
     /// When it was accepted.
@@ -104,6 +114,14 @@ pub struct BatchView {
     pub lane: Lane,
     /// Share beside other batches.
     pub weight: u32,
+    /// Each image is also made plain, with the same seed.
+    pub compare: bool,
+    /// A picture of the subjects' maps is stored with each image.
+    pub attention: bool,
+    /// What every step recorded is stored with each image.
+    pub trace: bool,
+    /// The batch whose jobs these are made anew.
+    pub parent: Option<BatchId>,
     /// Warnings by code, with the number of lines.
     pub warnings: BTreeMap<String, u64>,
     /// Sums over its jobs; none while the mirror is made again.
@@ -143,9 +161,12 @@ pub struct BatchPage {
 }
 
 /// Body of `PATCH /v1/batches/{id}`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchChange {
+    /// What a person calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Feed nothing more, or go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
@@ -168,8 +189,8 @@ pub struct Deletion {
     pub deleted: bool,
 }
 
-/// Answer of `GET /v1/batches/{id}/jobs?state=&after=&limit=`: jobs that were concluded, in the
-/// order of their conclusion. A job may come twice; the later one counts.
+/// Answer of `GET /v1/batches/{id}/jobs`. Without `sort`: jobs that were concluded, in the order of
+/// their conclusion, where a job may come twice and the later one counts. With it: each job once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobPage {
     /// The jobs.
@@ -204,15 +225,214 @@ pub struct JobView {
     pub attempt: u32,
     /// Who reported it.
     pub worker: Option<String>,
-    /// When it was concluded.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    /// When it was concluded; none if it is not.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub at: Option<OffsetDateTime>,
+    /// The job that made the same image plain, or guided.
+    #[serde(default)]
+    pub compared_with: Option<u32>,
     /// Of a job that succeeded.
     pub success: Option<Success>,
     /// Of a job that failed.
     pub failure: Option<Failure>,
     /// Of a dead job.
     pub dead: Option<DeadReason>,
+}
+
+/// Answer of `GET /v1/batches/{id}/jobs/{index}`: all that is known of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// As lists show it.
+    #[serde(flatten)]
+    pub job: JobView,
+    /// What the image is.
+    pub spec: Spec,
+    /// When an image is good enough.
+    pub accept: Option<Accept>,
+    /// Kind of machine that made it.
+    pub kind: Option<String>,
+    /// What happened to it, in order.
+    pub timeline: Vec<JobEvent>,
+    /// Where it is, while it runs.
+    pub running: Option<JobRun>,
+    /// What guidance saw, an entry a step.
+    pub curve: Vec<StepLine>,
+    /// The step that the scores are measured at.
+    pub measured_at_step: Option<usize>,
+    /// Where the model looked for each subject.
+    pub maps: Vec<HeatMap>,
+    /// Seeds that were tried.
+    pub tries: Vec<Try>,
+    /// What is stored.
+    pub outputs: JobOutputs,
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobEvent {
+    /// When, by the clock of whoever noted it.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// What.
+    pub event: JobEventKind,
+    /// Who.
+    pub worker: Option<String>,
+    /// Which step it came to or went on from.
+    pub step: Option<u32>,
+    /// Which try.
+    pub attempt: Option<u32>,
+    /// Why.
+    pub message: Option<String>,
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobEventKind {
+    /// Its batch was accepted.
+    Submitted,
+    /// A worker began.
+    Started,
+    /// A worker went on from a saved state.
+    Resumed,
+    /// Its worker had to stop.
+    Preempted,
+    /// It failed and is tried again.
+    Retrying,
+    /// Its image is stored.
+    Stored,
+    /// It was given up.
+    Dead,
+    /// Nobody wants it any more.
+    Cancelled,
+    /// A person wants it tried again.
+    Replayed,
+}
+
+/// A job on a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRun {
+    /// Which.
+    pub worker: String,
+    /// Steps done.
+    pub step: u32,
+    /// Steps in all.
+    pub steps: u32,
+    /// Loss of the last step.
+    pub loss: Option<f32>,
+    /// Scores of the last step.
+    pub scores: Vec<Option<f32>>,
+}
+
+/// What is stored of a job, each under its own path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOutputs {
+    /// The image, its thumbnail and its sidecar.
+    pub image: bool,
+    /// A picture of the subjects' maps.
+    pub attention: bool,
+    /// What every step recorded.
+    pub trace: bool,
+}
+
+/// Answer of `GET /v1/overview`, and the event `overview`: how everything is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// When, by the dispatcher's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Which dispatcher leads; none if nobody knows.
+    pub leader: Option<String>,
+    /// The broker as the leader sees it.
+    pub broker: Broker,
+    /// Images concluded a second, of late.
+    pub images_per_second: f64,
+    /// Jobs that are not terminal, paused batches left out.
+    pub backlog_jobs: u64,
+    /// Compute seconds that they take; none while nothing was measured.
+    pub backlog_seconds: Option<f64>,
+    /// Seconds until all is done; none if nobody works or nothing was measured.
+    pub drain_seconds: Option<f64>,
+    /// Seconds since the oldest unfinished batch that is not paused was accepted.
+    pub oldest_seconds: Option<f64>,
+    /// Batches that are not finished.
+    pub active_batches: u64,
+    /// Dead jobs of them.
+    pub dead_jobs: u64,
+    /// Failures of the last hour by class.
+    pub failures: BTreeMap<Class, u64>,
+    /// Workers.
+    pub workers: WorkerCounts,
+    /// Accepted images for each hour of a ready worker, over the last hour.
+    pub accepted_per_worker_hour: Option<f64>,
+    /// What the workers cost an hour; none where no price is set.
+    pub cost_per_hour: Option<f64>,
+    /// What an image costs, idle workers included, over the last hour.
+    pub cost_per_image: Option<f64>,
+    /// Of the price.
+    pub currency: Option<String>,
+}
+
+/// The broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broker {
+    /// It can be reached.
+    pub connected: bool,
+    /// It takes nothing.
+    pub blocked: bool,
+}
+
+/// Workers, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerCounts {
+    /// Those that take jobs.
+    pub ready: u64,
+    /// All.
+    pub total: u64,
+    /// As many as the scaling wants; none where nothing is scaled.
+    pub desired: Option<u64>,
+}
+
+/// Answer of `GET /v1/statistics?minutes=`: what charts show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Seconds between two points, while a dispatcher leads.
+    pub every_seconds: u64,
+    /// The points, the oldest first.
+    pub points: Vec<StatisticsPoint>,
+}
+
+/// A point of the charts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatisticsPoint {
+    /// In seconds since 1970.
+    pub at: i64,
+    /// Images concluded a second.
+    pub images_per_second: f64,
+    /// Failures a second, whatever followed.
+    pub failures_per_second: f64,
+    /// Jobs that are not terminal.
+    pub backlog_jobs: u64,
+    /// Jobs that run.
+    pub running_jobs: u64,
+    /// Workers that take jobs.
+    pub workers_ready: u64,
+    /// Seconds until all is done; none if nobody works or nothing was measured.
+    pub drain_seconds: Option<f64>,
+}
+
+/// The event `progress` of `GET /v1/batches/{id}/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchProgressed {
+    /// When, by the dispatcher's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Sums after it.
+    pub tally: Tally,
+    /// Where the batch is.
+    pub state: BatchState,
+    /// Counts changes of the batch.
+    pub revision: u64,
 }
 
 /// Answer of `GET /v1/dead?batch=`: dead jobs by batch, reason and code.

@@ -16,7 +16,7 @@ use crate::spec::Spec;
 use crate::tries::Accept;
 
 /// The header of a batch: `batch.json`. Written last, so that it commits the batch; only
-/// `weight`, `paused` and `cancelled` change later, with `revision`.
+/// `name`, `weight`, `paused` and `cancelled` change later, with `revision`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// [`VERSION`].
@@ -61,6 +61,12 @@ pub struct Batch {
     /// Nothing more is fed, and what runs stops.
     #[serde(default)]
     pub cancelled: bool,
+    /// Each image is also made plain, with the same seed.
+    #[serde(default)]
+    pub compare: bool,
+    /// Of whose jobs these are made anew, edited or with other seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BatchId>,
     /// The canary: it is taken away when it is done.
     #[serde(default)]
     pub canary: bool,
@@ -116,6 +122,10 @@ pub struct StoredLine {
     /// When an image is good enough; none: as it comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
+    /// Place of the first job of the line whose images these are compared with: guided with plain,
+    /// seed by seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_with: Option<u32>,
     /// The person's own name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_id: Option<String>,
@@ -125,6 +135,17 @@ pub struct StoredLine {
 }
 
 impl StoredLine {
+    /// How many jobs it is; 0 if it cannot be read.
+    pub fn jobs(&self) -> u32 {
+        let seeds = self.seeds.parse::<Seeds>().ok();
+        seeds.and_then(|seeds| u32::try_from(seeds.count()).ok()).unwrap_or(0)
+    }
+
+    /// The job that the one at `index` is compared with.
+    pub fn twin_of(&self, index: u32) -> Option<u32> {
+        Some(self.compared_with? + index.checked_sub(self.first)?)
+    }
+
     /// The spec of the job at `index`; `None` if the line has no such job.
     pub fn spec_at(&self, index: u32) -> Option<Spec> {
         let seeds: Seeds = self.seeds.parse().ok()?;
@@ -225,6 +246,7 @@ mod tests {
             spec: job.spec.clone(),
             seeds: seeds.into(),
             accept: None,
+            compared_with: None,
             custom_id: Some(format!("line-{line}")),
             labels: BTreeMap::new(),
         };
@@ -256,6 +278,8 @@ mod tests {
             weight: 1,
             paused: false,
             cancelled: false,
+            compare: false,
+            parent: None,
             canary: false,
             warnings: BTreeMap::new(),
             work: Work::default(),

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::id::BatchId;
 use crate::job::VERSION;
-use crate::outcome::{Failure, Success};
+use crate::outcome::{Failure, Run, Success};
 use crate::retry::DeadReason;
 use crate::state::{JobState, Reason, State};
 
@@ -45,6 +45,9 @@ pub struct Done {
     /// Of a job that was preempted: where to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// The run that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }
 
 impl Done {
@@ -161,6 +164,7 @@ mod tests {
             failure: None,
             dead: None,
             checkpoint: None,
+            run: None,
         }
     }
 

@@ -74,6 +74,11 @@ pub fn attention(job: JobId) -> String {
     format!("batches/{}/attention/{:08}.png", job.batch, job.index)
 }
 
+/// The image, small, for lists.
+pub fn thumbnail(job: JobId) -> String {
+    format!("batches/{}/thumbs/{:08}.jpg", job.batch, job.index)
+}
+
 /// What every step recorded.
 pub fn trace(job: JobId) -> String {
     format!("batches/{}/traces/{:08}.safetensors", job.batch, job.index)

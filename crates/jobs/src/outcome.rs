@@ -27,9 +27,22 @@ pub struct Outcome {
     /// When, by the worker's clock: shown, never compared.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// The run that led to it; none if nothing ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
     /// What happened.
     #[serde(flatten)]
     pub kind: OutcomeKind,
+}
+
+/// When and where in its steps a worker began to run a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// When, by the worker's clock: shown, never compared.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// The first step that it made; more than 0 where it went on from a saved state.
+    pub from_step: u32,
 }
 
 /// What happened.
@@ -80,10 +93,17 @@ pub struct Success {
     /// The result was there already.
     #[serde(default)]
     pub found: bool,
+    /// The weakest subject is as strong as the job asked for.
+    #[serde(default = "yes")]
+    pub accepted: bool,
 }
 
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Why a job failed.
@@ -161,6 +181,7 @@ impl Outcome {
             lease: about.lease,
             attempt: about.attempt,
             at: OffsetDateTime::now_utc(),
+            run: None,
             kind,
         }
     }

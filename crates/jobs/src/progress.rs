@@ -7,7 +7,7 @@ pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use crate::done::Tally;
 use crate::id::{BatchId, JobId};
+use crate::outcome::Class;
 use crate::state::State;
 
 /// Seconds after which a worker that is not heard of is gone.
@@ -25,6 +26,8 @@ pub const STATUS_SECONDS: u64 = 15;
 pub const FINISHED_SECONDS: u64 = 7 * 24 * 3600;
 /// Seconds that a worker may take to notice that it should drain.
 pub const DRAIN_SECONDS: u64 = 3600;
+/// Points kept of the charts: six hours of them.
+pub const POINTS_MAX: usize = 2160;
 /// Events kept of a batch, roughly.
 pub const EVENTS_MAX: usize = 10_000;
 
@@ -142,6 +145,43 @@ pub struct Status {
     pub classes: Vec<ClassStatus>,
     /// Batches that are not finished.
     pub active_batches: u64,
+    /// Images concluded a second, of late.
+    #[serde(default)]
+    pub images_per_second: f64,
+    /// Dead jobs of batches that are not finished.
+    #[serde(default)]
+    pub dead_jobs: u64,
+    /// The broker can be reached.
+    #[serde(default)]
+    pub connected: bool,
+    /// The broker takes nothing.
+    #[serde(default)]
+    pub blocked: bool,
+}
+
+/// What happened in a stretch of time, and how things stood at its end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Its end, in seconds since 1970 by the leading dispatcher's clock.
+    pub at: i64,
+    /// How long it was.
+    pub seconds: f64,
+    /// Images concluded.
+    pub images: u64,
+    /// Those whose weakest subject is as strong as was asked for.
+    pub accepted: u64,
+    /// Failures, whatever followed.
+    pub failures: BTreeMap<Class, u64>,
+    /// Compute time of the images, in seconds.
+    pub compute_seconds: f64,
+    /// Jobs that are not terminal, paused batches left out.
+    pub backlog_jobs: u64,
+    /// Jobs that run.
+    pub running_jobs: u64,
+    /// Workers that take jobs.
+    pub workers_ready: u64,
+    /// Seconds until all is done; none if nobody works or nothing was measured.
+    pub drain_seconds: Option<f64>,
 }
 
 /// What is left to do for the workers of a class.
@@ -249,6 +289,12 @@ pub trait Progress: Send + Sync {
 
     /// The same, for all replicas.
     async fn status(&self) -> Result<Option<Status>, ProgressError>;
+
+    /// Adds a point to the charts; the oldest behind [`POINTS_MAX`] go.
+    async fn add_point(&self, point: &Point) -> Result<(), ProgressError>;
+
+    /// The last `count` points, the oldest first.
+    async fn points(&self, count: usize) -> Result<Vec<Point>, ProgressError>;
 }
 
 /// 4 bits a job, as [`Progress::states`] has them.

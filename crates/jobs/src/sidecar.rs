@@ -54,6 +54,21 @@ pub struct Attention {
     pub scores: Vec<Number>,
     /// The subject with the least score.
     pub weakest: Option<String>,
+    /// Where the model looked for each subject at that step, in the order of the spec's subjects;
+    /// empty where that was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maps: Vec<HeatMap>,
+}
+
+/// The attention of a subject on a grid over the image, row by row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeatMap {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// A byte a place, in base64; the highest is 255.
+    pub values: String,
 }
 
 /// One step of the run.

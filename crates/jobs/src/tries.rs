@@ -64,7 +64,8 @@ impl Accept {
         Ok(())
     }
 
-    fn takes(&self, score: Number) -> bool {
+    /// Whether an image with this least score is good enough.
+    pub fn takes(&self, score: Number) -> bool {
         score.is_some_and(|score| f64::from(score) >= self.min_score)
     }
 }

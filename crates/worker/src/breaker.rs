@@ -75,6 +75,7 @@ mod tests {
             weakest: None,
             tries: 1,
             found: false,
+            accepted: true,
         })
     }
 

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use excite_jobs::queue::{Acked, Message, Queue, QueueName};
 use excite_jobs::store::{Condition, StoreError};
 use excite_jobs::{
-    Class, Control, Failure, Job, JobId, Outcome, OutcomeKind, Sidecar, Success, VERSION, keys,
+    Accept, Class, Control, Failure, Job, JobId, Outcome, OutcomeKind, Sidecar, Success, VERSION,
+    keys,
 };
 use excite_service::{Pauses, failpoint};
 use time::OffsetDateTime;
@@ -115,10 +116,10 @@ impl Finisher {
             .map_err(|e| Failure::new(Class::Transient, "sidecar", e.to_string()))?;
         let json = Bytes::from(json);
         match self.store.put(&key, &json, &Condition::Absent).await {
-            Ok(_) => Ok(success(job.id, &sidecar, bytes, false)),
+            Ok(_) => Ok(success(job, &sidecar, bytes, false)),
             Err(StoreError::Conflict(_)) => {
                 let found = self.found(job).await?;
-                Ok(found.unwrap_or_else(|| success(job.id, &sidecar, bytes, false)))
+                Ok(found.unwrap_or_else(|| success(job, &sidecar, bytes, false)))
             }
             Err(error) => Err(failure(&error)),
         }
@@ -149,7 +150,7 @@ impl Finisher {
         if head.is_none() {
             warn!("there is a sidecar without an image; the image is made again");
         }
-        Ok(head.map(|head| success(job.id, &sidecar, head.bytes, true)))
+        Ok(head.map(|head| success(job, &sidecar, head.bytes, true)))
     }
 
     /// Reports what became of a job, under every lease that it has, and acknowledges all its
@@ -158,7 +159,8 @@ impl Finisher {
         let (entry, ackers) = loop {
             let Some(said) = self.held.said(id) else { return };
             let lease = said.job.lease;
-            self.report(Outcome::of(&said.job, &self.worker, kind.clone()), said.traceparent).await;
+            let outcome = Outcome::of(&said.job, &self.worker, kind.clone());
+            self.report(Outcome { run: said.run, ..outcome }, said.traceparent).await;
             failpoint::reach("worker_reported");
             if let Some(released) = self.held.release(id, lease, &kind) {
                 break released;
@@ -250,9 +252,10 @@ fn message(outcome: Outcome, traceparent: Option<String>) -> Option<Message> {
 }
 
 /// What a sidecar says, as an outcome says it.
-fn success(job: JobId, sidecar: &Sidecar, bytes: u64, found: bool) -> Success {
+fn success(job: &Job, sidecar: &Sidecar, bytes: u64, found: bool) -> Success {
+    let good = |accept: Accept| sidecar.tries.iter().any(|one| accept.takes(one.score));
     Success {
-        key: keys::image(job),
+        key: keys::image(job.id),
         sha256: sidecar.sha256.clone(),
         bytes,
         seconds: sidecar.seconds,
@@ -262,6 +265,7 @@ fn success(job: JobId, sidecar: &Sidecar, bytes: u64, found: bool) -> Success {
         weakest: sidecar.attention.weakest.clone(),
         tries: u32::try_from(sidecar.tries.len()).unwrap_or(u32::MAX).max(1),
         found,
+        accepted: job.accept.is_none_or(good),
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use excite_jobs::queue::Acker;
-use excite_jobs::{Job, JobId, OutcomeKind};
+use excite_jobs::{Job, JobId, OutcomeKind, Run};
+use time::OffsetDateTime;
 
 /// Outcomes that are remembered: more than can be redelivered at once when a connection is lost.
 const RECENT_MAX: usize = 1024;
@@ -37,6 +38,8 @@ pub(crate) struct Entry {
     pub(crate) since: Instant,
     /// It may have killed a worker; there are marks of it in the store.
     pub(crate) suspect: bool,
+    /// Once it runs.
+    run: Option<Run>,
     /// Of all its deliveries.
     ackers: Vec<Acker>,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Said {
     pub(crate) suspect: bool,
     /// When it came.
     pub(crate) since: Instant,
+    /// Once it runs.
+    pub(crate) run: Option<Run>,
 }
 
 impl Held {
@@ -86,16 +91,26 @@ impl Held {
         let suspect = redelivered && arrival == Arrival::New;
         let since = Instant::now();
         let id = job.id;
-        state.jobs.insert(id, Entry { job, traceparent, since, suspect, ackers: vec![acker] });
+        state
+            .jobs
+            .insert(id, Entry { job, traceparent, since, suspect, run: None, ackers: vec![acker] });
         arrival
     }
 
     /// What the outcome of a job must say now; `None` if it is not here.
     pub(crate) fn said(&self, id: JobId) -> Option<Said> {
         let state = self.state();
-        let Entry { job, traceparent, suspect, since, .. } = state.jobs.get(&id)?;
+        let Entry { job, traceparent, suspect, since, run, .. } = state.jobs.get(&id)?;
         let (job, traceparent) = (job.clone(), traceparent.clone());
-        Some(Said { job, traceparent, suspect: *suspect, since: *since })
+        Some(Said { job, traceparent, suspect: *suspect, since: *since, run: *run })
+    }
+
+    /// A job runs from now on, beginning with this step.
+    pub(crate) fn runs(&self, id: JobId, from_step: usize) {
+        let from_step = u32::try_from(from_step).unwrap_or(u32::MAX);
+        if let Some(entry) = self.state().jobs.get_mut(&id) {
+            entry.run = Some(Run { started_at: OffsetDateTime::now_utc(), from_step });
+        }
     }
 
     /// Lets a job go whose outcome was reported under `lease`, with all that is to be

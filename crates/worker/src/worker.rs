@@ -465,6 +465,7 @@ impl Worker {
         for task in &tasks {
             let job = &task.job;
             self.finisher.checkpoints.begin(job.id, task.steps_made());
+            self.held.runs(job.id, task.steps_made());
             let Some(said) = self.held.said(job.id) else { continue };
             suspect |= said.suspect;
             self.metrics.stage(Stage::Queue, said.since.elapsed().as_secs_f64());

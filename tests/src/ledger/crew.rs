@@ -312,7 +312,17 @@ impl Crew {
                 None => Try::Again("none".to_owned()),
             }
         });
-        led.await
+        led.await.with_context(|| self.last_words())
+    }
+
+    /// The ends of the dispatchers' logs.
+    fn last_words(&self) -> String {
+        let dispatchers = self.seats.iter().filter(|seat| seat.role == Role::Dispatcher);
+        let words = dispatchers.map(|seat| {
+            let tail = seat.program.as_ref().map(|program| program.log().tail());
+            format!("{} says:\n{}", seat.name, tail.unwrap_or_default())
+        });
+        words.collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -116,10 +116,12 @@ impl Nemesis<'_> {
         rng: &mut StdRng,
         dispatchers: &[usize],
     ) -> Result<()> {
+        // All may be gone at this moment.
+        let Some(first) = dispatchers.first() else { return Ok(()) };
         let all = [&failpoints::ACCEPT[..], &failpoints::LEAD].concat();
         let point = self.tally.rarest(&all, rng);
         let leads = failpoints::LEAD.contains(&point);
-        let leader = crew.leader(self.cluster).await.unwrap_or(dispatchers[0]);
+        let leader = crew.leader(self.cluster).await.unwrap_or(*first);
         let other = dispatchers.iter().copied().find(|at| *at != leader).unwrap_or(leader);
         crew.arm(other, point, 0).await?;
         if !leads {

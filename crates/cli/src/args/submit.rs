@@ -81,6 +81,10 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) trace: bool,
 
+    /// Also make each image plain, with the same seed
+    #[arg(long)]
+    pub(crate) compare: bool,
+
     /// Check every line and estimate, submit nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -124,6 +128,8 @@ impl SubmitArgs {
             max_attempts: self.max_attempts,
             attention: self.attention,
             trace: self.trace,
+            compare: self.compare,
+            parent: None,
             dry_run: self.dry_run,
             defaults: (!defaults.is_empty()).then(|| Value::Object(defaults).to_string()),
         }

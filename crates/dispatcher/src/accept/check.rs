@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use excite_jobs::api::{LineRefusal, LineWarning};
 use excite_jobs::limits::{
-    BATCH_LINES_MAX, EXPRESS_JOBS_MAX, JOBS_MAX, PART_LINES_MAX, REFUSALS_MAX,
+    BATCH_LINES_MAX, CUSTOM_ID_CHARS_MAX, EXPRESS_JOBS_MAX, JOBS_MAX, PART_LINES_MAX, REFUSALS_MAX,
 };
-use excite_jobs::{Line, Method, ModelFacts, Part, Resolved, StoredLine, Warning, Work};
+use excite_jobs::{Line, Method, ModelFacts, Part, Resolved, Spec, StoredLine, Warning, Work};
 use excite_prompt::Tokenizer;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -34,6 +34,8 @@ const MEMBER_LINES: usize = 500;
 pub(super) struct Terms {
     pub(super) facts: ModelFacts,
     pub(super) defaults: Line,
+    /// Each image is also made plain.
+    pub(super) compare: bool,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) memo: Memo,
 }
@@ -146,7 +148,7 @@ impl<P: FnMut(FullPart) -> bool> Check<'_, P> {
         let mut stored = Vec::with_capacity(results.len());
         for (record, result) in piece.iter().zip(results) {
             match result {
-                Ok(resolved) => stored.push(self.number(record.number, resolved)?),
+                Ok(resolved) => stored.extend(self.number(record.number, resolved)?),
                 Err(refusal) => self.refuse(refusal),
             }
         }
@@ -158,21 +160,47 @@ impl<P: FnMut(FullPart) -> bool> Check<'_, P> {
         self.store(stored)
     }
 
-    /// The line's place among the jobs, its warnings and its work.
-    fn number(&mut self, line: u64, resolved: Resolved) -> Result<StoredLine, CheckFault> {
-        let checked = &mut self.checked;
-        let first = checked.jobs;
-        // Never more than a million, so it fits.
-        let jobs = u32::try_from(resolved.seeds.count()).unwrap_or(u32::MAX);
-        checked.jobs = first.saturating_add(jobs);
-        if checked.jobs > JOBS_MAX {
-            return Err(CheckFault::TooManyJobs(line));
-        }
-        checked.lines += 1;
+    /// The line's place among the jobs, its warnings and its work; with its plain twin if there is
+    /// to be one.
+    fn number(&mut self, number: u64, resolved: Resolved) -> Result<Vec<StoredLine>, CheckFault> {
+        self.checked.lines += 1;
         for warning in &resolved.warnings {
-            checked.warn(line, warning);
+            self.checked.warn(number, warning);
         }
-        let spec = resolved.first;
+        let twin = self.terms.compare && resolved.first.method != Method::None;
+        let line = StoredLine {
+            line: number,
+            first: self.checked.jobs,
+            spec: resolved.first,
+            seeds: resolved.seeds.to_string(),
+            accept: resolved.accept,
+            compared_with: None,
+            custom_id: resolved.custom_id,
+            labels: resolved.labels,
+        };
+        self.count(&line)?;
+        if !twin {
+            return Ok(vec![line]);
+        }
+        let plain = StoredLine {
+            first: self.checked.jobs,
+            spec: Spec { method: Method::None, ..line.spec.clone() },
+            accept: None,
+            compared_with: Some(line.first),
+            custom_id: line.custom_id.as_deref().map(plain_id),
+            ..line.clone()
+        };
+        self.count(&plain)?;
+        Ok(vec![StoredLine { compared_with: Some(plain.first), ..line }, plain])
+    }
+
+    fn count(&mut self, line: &StoredLine) -> Result<(), CheckFault> {
+        let (checked, jobs) = (&mut self.checked, line.jobs());
+        checked.jobs = checked.jobs.saturating_add(jobs);
+        if checked.jobs > JOBS_MAX {
+            return Err(CheckFault::TooManyJobs(line.line));
+        }
+        let spec = &line.spec;
         let work = f64::from(jobs)
             * f64::from(spec.steps)
             * f64::from(spec.width)
@@ -181,10 +209,7 @@ impl<P: FnMut(FullPart) -> bool> Check<'_, P> {
             Method::None => checked.work.plain += work,
             Method::AttendAndExcite(_) => checked.work.guided += work,
         }
-        let seeds = resolved.seeds.to_string();
-        let (custom_id, labels) = (resolved.custom_id, resolved.labels);
-        let accept = resolved.accept;
-        Ok(StoredLine { line, first, spec, seeds, accept, custom_id, labels })
+        Ok(())
     }
 
     fn refuse(&mut self, refusal: LineRefusal) {
@@ -272,6 +297,13 @@ impl Terms {
         let resolved = self.memo.resolve(line, record.bytes(), resolve);
         resolved.map_err(|e| refusal(record.number, &e))
     }
+}
+
+/// Two images may not have one name.
+fn plain_id(custom_id: &str) -> String {
+    const END: &str = "-plain";
+    let kept: String = custom_id.chars().take(CUSTOM_ID_CHARS_MAX - END.len()).collect();
+    kept + END
 }
 
 /// Lines as one gzip member: members in a row are one gzip file.

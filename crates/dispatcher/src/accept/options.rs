@@ -20,7 +20,7 @@ pub(super) struct Options {
 impl Options {
     pub(super) fn of(options: &BatchOptions) -> Result<Self, AcceptError> {
         Ok(Self {
-            name: options.name.as_deref().map(name).transpose()?,
+            name: options.name.as_deref().map(batch_name).transpose()?,
             lane: options.lane,
             weight: within("weight", options.weight.unwrap_or(1), &limits::WEIGHT)?,
             max_attempts: within(
@@ -33,7 +33,8 @@ impl Options {
     }
 }
 
-fn name(name: &str) -> Result<String, AcceptError> {
+/// The name, if a batch can have it.
+pub(crate) fn batch_name(name: &str) -> Result<String, AcceptError> {
     let (max, chars) = (limits::BATCH_NAME_CHARS_MAX, name.chars().count());
     let wrong = |message: String, remedy: String| AcceptError::Option {
         field: "name".into(),

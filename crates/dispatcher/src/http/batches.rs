@@ -16,7 +16,7 @@ use tracing::warn;
 use super::App;
 use super::extract::{Asked, Document, OfBatch, PageQuery, limit_of, text};
 use super::problem::Fault;
-use crate::accept::{Accepted, Format, Submission, announce, is_traceparent, within};
+use crate::accept::{Accepted, Format, Submission, announce, batch_name, is_traceparent, within};
 use crate::{delete, header as batch_header};
 
 /// Batches that are read for a page at a time.
@@ -134,28 +134,50 @@ pub(super) async fn show(
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
+    headers: HeaderMap,
     Document(change): Document<BatchChange>,
 ) -> Result<Json<BatchView>, Fault> {
     if change == BatchChange::default() {
-        let remedy = "Set `paused`, `weight` or `cancelled`.";
+        let remedy = "Set `name`, `paused`, `weight` or `cancelled`.";
         return Err(Fault::refused("no_change", "nothing is to be changed".into(), remedy));
     }
     if let Some(weight) = change.weight {
         within("weight", weight, &limits::WEIGHT)?;
     }
+    let name = change.name.as_deref().map(batch_name).transpose()?;
     if change.cancelled == Some(false) {
         let remedy = "Submit the jobs again.";
         let detail = "what was cancelled stays so".to_owned();
         return Err(Fault::refused("cancelled_stays", detail, remedy));
     }
+    let known = text(&headers, "if-match")?.filter(|etag| *etag != "*");
+    let known = known.map(|etag| etag.trim_matches('"').to_owned());
+    let mut other = None;
     let changed = batch_header::change(&*app.ports.store, id, |batch| {
-        let before = (batch.paused, batch.weight, batch.cancelled);
+        let revision = batch.revision.to_string();
+        other = known.as_ref().filter(|known| **known != revision).map(|_| revision);
+        if other.is_some() {
+            return false;
+        }
+        let before = (batch.name.clone(), batch.paused, batch.weight, batch.cancelled);
+        batch.name = name.clone().or_else(|| batch.name.take());
         batch.paused = change.paused.unwrap_or(batch.paused);
         batch.weight = change.weight.unwrap_or(batch.weight);
         batch.cancelled |= change.cancelled == Some(true);
-        before != (batch.paused, batch.weight, batch.cancelled)
+        before != (batch.name.clone(), batch.paused, batch.weight, batch.cancelled)
     });
-    let batch = changed.await?.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let changed = changed.await?;
+    if let Some(revision) = other {
+        let detail = format!("the batch is at revision {revision} now: somebody changed it");
+        let remedy = "Look at it again, then change it.";
+        return Err(Fault::new(
+            StatusCode::PRECONDITION_FAILED,
+            "changed_meanwhile",
+            detail,
+            remedy,
+        ));
+    }
+    let batch = changed.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
     if batch.cancelled && change.cancelled == Some(true) {
         // Only so that running jobs stop sooner: the leading dispatcher does it again.
         if let Err(error) = app.ports.progress.set_cancelled(id, true).await {

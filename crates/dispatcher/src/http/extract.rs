@@ -60,21 +60,37 @@ impl<S: Send + Sync> FromRequestParts<S> for OfBatch {
     }
 }
 
-/// A job in the path, and what is wanted of it.
-pub(super) struct OfJob(pub(super) JobId, pub(super) String);
+/// A job in the path.
+pub(super) struct OfJob(pub(super) JobId);
 
 impl<S: Send + Sync> FromRequestParts<S> for OfJob {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((batch, index)) = path.map_err(|e| bad_id(e.body_text()))?;
+        job(&batch, &index).map(Self)
+    }
+}
+
+/// A job in the path, and what is wanted of it.
+pub(super) struct OfJobFile(pub(super) JobId, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfJobFile {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
         let path = Path::<(String, String, String)>::from_request_parts(parts, state).await;
         let Path((batch, index, what)) = path.map_err(|e| bad_id(e.body_text()))?;
-        let batch: BatchId =
-            batch.parse().map_err(|e: excite_jobs::IdError| bad_id(e.to_string()))?;
-        let index = index.parse::<u32>().ok().filter(|index| *index < limits::JOBS_MAX);
-        let index = index.ok_or_else(|| bad_id("the place of a job is a number".into()))?;
-        Ok(Self(JobId::new(batch, index), what))
+        Ok(Self(job(&batch, &index)?, what))
     }
+}
+
+fn job(batch: &str, index: &str) -> Result<JobId, Fault> {
+    let batch: BatchId = batch.parse().map_err(|e: excite_jobs::IdError| bad_id(e.to_string()))?;
+    let index = index.parse::<u32>().ok().filter(|index| *index < limits::JOBS_MAX);
+    let index = index.ok_or_else(|| bad_id("the place of a job is a number".into()))?;
+    Ok(JobId::new(batch, index))
 }
 
 fn bad_id(detail: String) -> Fault {

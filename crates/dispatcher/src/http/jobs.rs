@@ -1,19 +1,19 @@
-//! `/v1/batches/{id}/jobs`: what was concluded, in that order, and what is stored of each job.
+//! `/v1/batches/{id}/jobs`: what was concluded, in that order. Not here: lists in another order, or
+//! with other jobs (`find`).
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use excite_jobs::api::{JobPage, JobView};
-use excite_jobs::{Batch, Done, JobId, State as JobState, keys};
+use excite_jobs::{Batch, BatchId, Done, JobId, Spec, State as JobState, StoredLine, keys};
 use serde::Deserialize;
 use tracing::warn;
 
 use super::App;
-use super::extract::{Asked, OfBatch, OfJob, limit_of, text};
+use super::extract::{Asked, OfBatch, limit_of};
+use super::find::{Sort, Wanted};
 use super::problem::Fault;
 use crate::header as batch_header;
 
@@ -24,13 +24,41 @@ const LOOKED_AT_MAX: usize = 100_000;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct JobsQuery {
     state: Option<JobState>,
+    label: Option<String>,
+    custom_id: Option<String>,
+    min_score: Option<f32>,
+    max_score: Option<f32>,
+    sort: Option<Sort>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
+impl JobsQuery {
+    /// What of it only a sorted list can tell.
+    fn wanted(&self) -> Result<Wanted, Fault> {
+        let label = self.label.as_deref().map(|label| {
+            label.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(
+                || Fault::bad("bad_query", format!("`label` is `{label}`"), "Write key:value."),
+            )
+        });
+        Ok(Wanted {
+            state: self.state,
+            label: label.transpose()?,
+            custom_id: self.custom_id.clone(),
+            min_score: self.min_score,
+            max_score: self.max_score,
+        })
+    }
+
+    fn filters(&self) -> bool {
+        let ranged = self.min_score.is_some() || self.max_score.is_some();
+        ranged || self.label.is_some() || self.custom_id.is_some()
+    }
+}
+
 /// Behind a conclusion: the part's key without what all keys have in common, and the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     part: String,
     line: usize,
 }
@@ -61,9 +89,14 @@ pub(super) async fn list(
     Asked(query): Asked<JobsQuery>,
 ) -> Result<Json<JobPage>, Fault> {
     let limit = limit_of(query.limit)?;
-    let after = query.after.as_deref().map(str::parse).transpose()?;
     let found = batch_header::load(&*app.ports.store, id).await?;
     let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let sort = query.sort.or_else(|| query.filters().then_some(Sort::Index));
+    if let Some(sort) = sort {
+        let after = query.after.as_deref().map(str::parse).transpose()?;
+        return Ok(Json(app.find(&batch, &query.wanted()?, sort, after, limit).await?));
+    }
+    let after = query.after.as_deref().map(str::parse).transpose()?;
     let wanted = |done: &Done| match query.state {
         Some(state) => done.state == state,
         None => done.state.is_terminal(),
@@ -78,7 +111,7 @@ pub(super) async fn list(
 
 impl App {
     /// Up to `limit` conclusions behind a place, and the place where the next page begins.
-    async fn dones(
+    pub(super) async fn dones(
         &self,
         batch: &Batch,
         after: Option<Place>,
@@ -122,55 +155,57 @@ impl App {
         }
     }
 
-    async fn job_view(&self, batch: &Batch, done: Done) -> Result<JobView, Fault> {
-        let lines = self.manifests.lines(batch, done.index).await?;
-        let at = lines.partition_point(|line| line.first <= done.index).checked_sub(1);
-        let found = at.and_then(|at| Some((&lines[at], lines[at].spec_at(done.index)?)));
-        let (line, spec) = found.ok_or_else(|| Fault::missing(format!("job {}", done.index)))?;
+    /// A conclusion as lists show it.
+    pub(super) async fn job_view(&self, batch: &Batch, done: Done) -> Result<JobView, Fault> {
+        let (line, spec) = self.line_at(batch, done.index).await?;
         Ok(JobView {
-            id: JobId::new(batch.id, done.index),
-            index: done.index,
-            line: line.line,
-            custom_id: line.custom_id.clone(),
-            labels: line.labels.clone(),
-            prompt: spec.prompt,
-            seed: spec.seed,
-            method: spec.method.name().to_string(),
-            state: done.state,
             attempt: done.attempt,
             worker: done.worker,
-            at: done.at,
+            at: Some(done.at),
             success: done.success,
             failure: done.failure,
             dead: done.dead,
+            ..view(batch.id, done.index, &line, spec, done.state)
         })
+    }
+
+    /// The line of a job, and its own spec.
+    pub(super) async fn line_at(
+        &self,
+        batch: &Batch,
+        index: u32,
+    ) -> Result<(StoredLine, Spec), Fault> {
+        let lines = self.manifests.lines(batch, index).await?;
+        let at = lines.partition_point(|line| line.first <= index).checked_sub(1);
+        let found = at.and_then(|at| Some((lines[at].clone(), lines[at].spec_at(index)?)));
+        found.ok_or_else(|| Fault::missing(format!("job {index}")))
     }
 }
 
-pub(super) async fn file(
-    State(app): State<Arc<App>>,
-    OfJob(job, what): OfJob,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let (key, kind) = match what.as_str() {
-        "image" => (keys::image(job), "image/png"),
-        "sidecar" => (keys::sidecar(job), "application/json"),
-        "attention" => (keys::attention(job), "image/png"),
-        "trace" => (keys::trace(job), "application/octet-stream"),
-        _ => return Err(Fault::missing(format!("`{what}` of a job"))),
-    };
-    let missing = || Fault::missing(format!("{what} of job {job}"));
-    let object = app.ports.store.get(&key).await?.ok_or_else(missing)?;
-    let etag = format!("\"{}\"", object.etag.0.trim_matches('"'));
-    // What is stored never changes.
-    let cache = "private, max-age=31536000, immutable";
-    let head = [
-        (header::CONTENT_TYPE, kind.to_owned()),
-        (header::ETAG, etag.clone()),
-        (header::CACHE_CONTROL, cache.to_owned()),
-    ];
-    if text(&headers, "if-none-match")?.is_some_and(|known| known == etag) {
-        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+/// A job of which nothing was concluded.
+pub(super) fn view(
+    batch: BatchId,
+    index: u32,
+    line: &StoredLine,
+    spec: Spec,
+    state: JobState,
+) -> JobView {
+    JobView {
+        id: JobId::new(batch, index),
+        index,
+        line: line.line,
+        custom_id: line.custom_id.clone(),
+        labels: line.labels.clone(),
+        prompt: spec.prompt,
+        seed: spec.seed,
+        method: spec.method.name().to_string(),
+        state,
+        attempt: 1,
+        worker: None,
+        at: None,
+        compared_with: line.twin_of(index),
+        success: None,
+        failure: None,
+        dead: None,
     }
-    Ok((head, object.body).into_response())
 }

@@ -26,13 +26,18 @@ pub(super) struct Workers {
 }
 
 pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Workers> {
-    Json(match app.ports.progress.workers().await {
+    Json(workers_now(&app).await)
+}
+
+/// The workers that live.
+pub(super) async fn workers_now(app: &App) -> Workers {
+    match app.ports.progress.workers().await {
         Ok(workers) => Workers { workers, note: None },
         Err(error) => {
             let note = format!("{error}; workers go on without being seen");
             Workers { workers: Vec::new(), note: Some(note) }
         }
-    })
+    }
 }
 
 /// Answer of `POST /v1/workers/{name}/drain`.

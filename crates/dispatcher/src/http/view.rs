@@ -30,6 +30,7 @@ impl App {
         Ok(BatchView {
             id: batch.id,
             name: batch.name,
+            revision: batch.revision,
             state,
             created_at: batch.created_at,
             finished_at,
@@ -39,6 +40,10 @@ impl App {
             class: batch.class,
             lane: batch.lane,
             weight: batch.weight,
+            compare: batch.compare,
+            attention: batch.outputs.attention,
+            trace: batch.outputs.trace,
+            parent: batch.parent,
             warnings: batch.warnings,
             tally,
             gpu_seconds_left,

@@ -164,6 +164,7 @@ fn batch(card: &ModelCard, scheduler: excite_jobs::SchedulerName) -> Batch {
         spec,
         seeds: seed.to_string(),
         accept: None,
+        compared_with: None,
         custom_id: None,
         labels: BTreeMap::new(),
     };
@@ -187,6 +188,8 @@ fn batch(card: &ModelCard, scheduler: excite_jobs::SchedulerName) -> Batch {
         weight: 1,
         paused: false,
         cancelled: false,
+        compare: false,
+        parent: None,
         canary: true,
         warnings: BTreeMap::new(),
         work: Work { plain: work, guided: 0. },

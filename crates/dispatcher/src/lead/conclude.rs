@@ -142,6 +142,8 @@ impl Leader {
             self.metrics.dead.with_label_values(&[dead.as_str()]).inc();
         }
         self.flows.entry(key).or_default().concluded += 1;
+        self.images.concluded += u64::from(record.success.is_some());
+        self.activity.count(record);
     }
 
     fn learn(&mut self, outcome: &Outcome, success: &Success) {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::activity::Activity;
 use super::canary::Canary;
 use super::conclude::Received;
 use super::running::Running;
@@ -70,6 +71,9 @@ pub(super) struct Leader {
     pub(super) estimates_saved: (bool, Instant),
     pub(super) workers: Vec<WorkerBeat>,
     pub(super) flows: BTreeMap<(String, Lane), Flow>,
+    /// Images alone.
+    pub(super) images: Flow,
+    pub(super) activity: Activity,
     pub(super) publishing: Pause,
     pub(super) storing: Pause,
     pub(super) mirroring: Pause,

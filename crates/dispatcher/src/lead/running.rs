@@ -178,6 +178,7 @@ impl Running {
         }
         let mut record = record(outcome.index, after, reason);
         record.worker = Some(outcome.worker.clone());
+        record.run = outcome.run;
         let mut follow = Follow { rung: None, job: after, checkpoint: None };
         match &outcome.kind {
             OutcomeKind::Succeeded(success) => record.success = Some(success.clone()),
@@ -303,5 +304,6 @@ fn record(index: u32, job: JobState, reason: Reason) -> Done {
         failure: None,
         dead: None,
         checkpoint: None,
+        run: None,
     }
 }

@@ -50,6 +50,7 @@ impl Leader {
         }
         let status = self.status().await;
         self.export(&status);
+        self.add_point(&status).await;
         if self.mirroring.is_over() {
             let set = self.ports.progress.set_status(&status).await;
             self.told(set);
@@ -63,7 +64,7 @@ impl Leader {
     }
 
     fn measure(&mut self, since: Duration) {
-        for flow in self.flows.values_mut() {
+        for flow in self.flows.values_mut().chain([&mut self.images]) {
             let now = std::mem::take(&mut flow.concluded) as f64 / since.as_secs_f64().max(0.001);
             flow.rate += RATE_SHARE * (now - flow.rate);
         }
@@ -88,6 +89,7 @@ impl Leader {
             classes.push(self.class_status(class, ready));
         }
         let active = self.batches.values().filter(|running| running.folded.open() > 0);
+        let health = self.ports.queue.health();
         Status {
             v: VERSION,
             dispatcher: self.config.name.clone(),
@@ -95,6 +97,10 @@ impl Leader {
             at: OffsetDateTime::now_utc(),
             active_batches: active.filter(|running| !running.header.canary).count() as u64,
             classes,
+            images_per_second: self.images.rate,
+            dead_jobs: self.batches.values().map(|r| r.folded.tally.of(State::Dead)).sum(),
+            connected: health.connected,
+            blocked: health.blocked,
         }
     }
 
@@ -137,9 +143,8 @@ impl Leader {
 
     fn export(&self, status: &Status) {
         let metrics = &self.metrics;
-        let health = self.ports.queue.health();
-        metrics.broker_connected.set(i64::from(health.connected));
-        metrics.broker_blocked.set(i64::from(health.blocked));
+        metrics.broker_connected.set(i64::from(status.connected));
+        metrics.broker_blocked.set(i64::from(status.blocked));
         let mut batches = BTreeMap::from([("active", 0), ("paused", 0)]);
         let mut jobs: BTreeMap<(Lane, State), u64> = BTreeMap::new();
         let mut backlog: BTreeMap<&str, f64> = BTreeMap::new();

@@ -10,9 +10,11 @@ use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 use tracing::{info, warn};
 
+use super::activity::Activity;
 use super::canary::Canary;
 use super::leader::Leader;
 use super::running::Running;
+use super::status::Flow;
 use super::{LeadConfig, Metrics, Pause};
 use crate::done_log;
 use crate::estimates::Estimates;
@@ -61,6 +63,8 @@ impl Leader {
             estimates_saved: (false, started),
             workers: Vec::new(),
             flows: BTreeMap::new(),
+            images: Flow::default(),
+            activity: Activity::new(),
             publishing: Pause::default(),
             storing: Pause::default(),
             mirroring: Pause::default(),

@@ -30,6 +30,7 @@ fn done(index: u32, state: State) -> Done {
         weakest: None,
         tries: 1,
         found: false,
+        accepted: true,
     };
     Done {
         v: 1,
@@ -44,6 +45,7 @@ fn done(index: u32, state: State) -> Done {
         failure: (state != State::Succeeded).then_some(failure),
         dead: (state == State::Dead).then_some(DeadReason::Invalid),
         checkpoint: None,
+        run: None,
     }
 }
 

@@ -55,6 +55,10 @@ async fn scale_follows_the_leader_and_is_no_number_without_one() {
         at: OffsetDateTime::now_utc(),
         classes: vec![class],
         active_batches: 1,
+        images_per_second: 0.,
+        dead_jobs: 0,
+        connected: true,
+        blocked: false,
     };
     server.mirror.set_status(&status).await.unwrap();
     let scale: Scale = document(server.get("/v1/scale").send().await.unwrap(), 200).await;

@@ -250,6 +250,7 @@ pub(crate) fn succeeded(job: &Job) -> OutcomeKind {
         weakest: None,
         tries: 1,
         found: false,
+        accepted: true,
     })
 }
 
@@ -262,6 +263,7 @@ fn lines(first: u32, jobs: u32) -> Vec<StoredLine> {
         spec: spec.clone(),
         seeds: format!("{start}..{}", (start + LINE_JOBS).min(first + jobs)),
         accept: None,
+        compared_with: None,
         custom_id: None,
         labels: BTreeMap::new(),
     };
@@ -297,6 +299,8 @@ fn batch(jobs: u32) -> Batch {
         weight: 1,
         paused: false,
         cancelled: false,
+        compare: false,
+        parent: None,
         canary: false,
         warnings: BTreeMap::new(),
         work: Work { plain: f64::from(jobs) * 2. * 128. * 128., guided: 0. },

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use crate::done::Tally;
 use crate::id::{BatchId, JobId};
 use crate::job::VERSION;
+use crate::outcome::Class;
 use crate::progress::{
-    BatchEvent, BatchProgress, Change, ClassStatus, Progress, RunningJob, Status, WorkerBeat,
-    WorkerState, pack, unpack,
+    BatchEvent, BatchProgress, Change, ClassStatus, Point, Progress, RunningJob, Status,
+    WorkerBeat, WorkerState, pack, unpack,
 };
 use crate::retry::DeadReason;
 use crate::state::State;
@@ -30,6 +31,7 @@ pub async fn all(mirror: &Shared) {
     drains(mirror).await;
     events(mirror).await;
     statuses(mirror).await;
+    points(mirror).await;
 }
 
 /// Beats replace each other; who is gone is gone.
@@ -211,6 +213,18 @@ pub async fn statuses(mirror: &Shared) {
     assert_eq!(mirror.status().await.unwrap(), Some(newer));
 }
 
+/// Points come back in their order, the last ones only.
+pub async fn points(mirror: &Shared) {
+    assert_eq!(mirror.points(9).await.unwrap(), []);
+    for at in 0..5 {
+        mirror.add_point(&point(at)).await.unwrap();
+    }
+    let all: Vec<Point> = (0..5).map(point).collect();
+    assert_eq!(mirror.points(9).await.unwrap(), all);
+    assert_eq!(mirror.points(2).await.unwrap(), all[3..]);
+    assert_eq!(mirror.points(0).await.unwrap(), []);
+}
+
 /// After everything was lost, which `lose` sees to, a change says so and the batch can be written
 /// again.
 pub async fn lost(mirror: &Shared, lose: impl AsyncFnOnce()) {
@@ -304,5 +318,25 @@ pub fn status() -> Status {
             oldest_seconds: Some(1.5),
         }],
         active_batches: 1,
+        images_per_second: 0.25,
+        dead_jobs: 2,
+        connected: true,
+        blocked: false,
+    }
+}
+
+/// A point with a number in it.
+pub fn point(at: i64) -> Point {
+    Point {
+        at,
+        seconds: 10.,
+        images: 3,
+        accepted: 2,
+        failures: BTreeMap::from([(Class::Capacity, 1)]),
+        compute_seconds: 0.1 + 0.2,
+        backlog_jobs: 12,
+        running_jobs: 4,
+        workers_ready: 2,
+        drain_seconds: None,
     }
 }

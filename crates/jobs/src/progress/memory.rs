@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     BatchEvent, BatchProgress, Change, DRAIN_SECONDS, EVENTS_MAX, EventId, FINISHED_SECONDS,
-    Progress, ProgressError, STATUS_SECONDS, Status, WORKER_SECONDS, WorkerBeat,
+    POINTS_MAX, Point, Progress, ProgressError, STATUS_SECONDS, Status, WORKER_SECONDS, WorkerBeat,
 };
 use crate::done::Tally;
 use crate::id::BatchId;
@@ -28,6 +28,7 @@ struct Known {
     events: BTreeMap<BatchId, Events>,
     cancelled: BTreeSet<BatchId>,
     status: Option<Expiring<Status>>,
+    points: VecDeque<Point>,
 }
 
 #[derive(Debug)]
@@ -219,6 +220,20 @@ impl Progress for MemoryMirror {
 
     async fn status(&self) -> Result<Option<Status>, ProgressError> {
         Ok(self.known().status.as_ref().map(|status| status.value.clone()))
+    }
+
+    async fn add_point(&self, point: &Point) -> Result<(), ProgressError> {
+        let points = &mut self.known().points;
+        points.push_back(point.clone());
+        if points.len() > POINTS_MAX {
+            points.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn points(&self, count: usize) -> Result<Vec<Point>, ProgressError> {
+        let points = &self.known().points;
+        Ok(points.range(points.len().saturating_sub(count)..).cloned().collect())
     }
 }
 

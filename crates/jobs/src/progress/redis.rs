@@ -20,7 +20,7 @@ use self::link::Link;
 use self::wire::{CHUNK_BYTES, CHUNK_JOBS};
 use super::{
     BatchEvent, BatchProgress, Change, DRAIN_SECONDS, EVENTS_MAX, EventId, FINISHED_SECONDS,
-    Progress, ProgressError, STATUS_SECONDS, Status, WORKER_SECONDS, WorkerBeat,
+    POINTS_MAX, Point, Progress, ProgressError, STATUS_SECONDS, Status, WORKER_SECONDS, WorkerBeat,
 };
 use crate::done::Tally;
 use crate::id::BatchId;
@@ -28,6 +28,9 @@ use crate::id::BatchId;
 const WORKERS: &str = "excite:workers";
 const CANCELLED: &str = "excite:cancel";
 const STATUS: &str = "excite:status";
+const POINTS: &str = "excite:points";
+/// Points are of no use to anybody after a day without a leader.
+const POINTS_SECONDS: i64 = 24 * 3600;
 
 /// Where Redis is.
 #[derive(Clone)]
@@ -318,6 +321,26 @@ impl Progress for RedisMirror {
         pipe.get(STATUS);
         let (status,): (Option<String>,) = self.run(pipe).await?;
         Ok(status.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
+    async fn add_point(&self, point: &Point) -> Result<(), ProgressError> {
+        let mut pipe = redis::pipe();
+        pipe.rpush(POINTS, wire::to_json(point)?).ignore();
+        pipe.ltrim(POINTS, -(POINTS_MAX as isize), -1).ignore();
+        pipe.expire(POINTS, POINTS_SECONDS).ignore();
+        self.run(pipe).await
+    }
+
+    async fn points(&self, count: usize) -> Result<Vec<Point>, ProgressError> {
+        let count = isize::try_from(count).unwrap_or(isize::MAX);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        pipe.lrange(POINTS, -count, -1);
+        let (points,): (Vec<String>,) = self.run(pipe).await?;
+        // One of another version is left out.
+        Ok(points.iter().filter_map(|json| serde_json::from_str(json).ok()).collect())
     }
 }
 
