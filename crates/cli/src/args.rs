@@ -5,6 +5,7 @@ mod dead;
 mod serve;
 mod server;
 mod submit;
+mod token;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
 pub(crate) use submit::{Format, SubmitArgs};
+pub(crate) use token::TokenCommand;
 
 /// Images that show what their prompts say.
 ///
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Batch(BatchCommand),
     #[command(subcommand)]
     Dead(DeadCommand),
+    #[command(subcommand)]
+    Token(TokenCommand),
     Doctor(DoctorArgs),
 }
 
@@ -62,6 +66,7 @@ impl Cli {
             Command::Submit(args) => args.json,
             Command::Batch(command) => command.json(),
             Command::Dead(command) => command.json(),
+            Command::Token(TokenCommand::New(args)) => args.json,
             Command::Doctor(args) => args.json,
         }
     }

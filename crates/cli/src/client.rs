@@ -83,6 +83,8 @@ pub(crate) struct Client<'a> {
     agent: Agent,
     /// Without a slash at its end.
     base: String,
+    /// The header that says who asks.
+    authorization: Option<(&'static str, String)>,
     pub(crate) printer: &'a Printer,
     interrupted: &'a AtomicBool,
     /// It has answered before, so the address is right.
@@ -100,6 +102,7 @@ impl<'a> Client<'a> {
         Ok(Self {
             agent: exchange::agent(local),
             base: base.to_owned(),
+            authorization: args.token.as_deref().map(authorization).transpose()?,
             printer,
             interrupted,
             reached: AtomicBool::new(false),
@@ -161,7 +164,7 @@ impl<'a> Client<'a> {
             agent: self.agent.clone(),
             url: format!("{}{}", self.base, request.target),
             method: request.method.clone(),
-            headers: request.headers.clone(),
+            headers: request.headers.iter().chain(&self.authorization).cloned().collect(),
         };
         let answer = match exchange.run(body, &|| self.stopped()) {
             Ok(answer) => answer,
@@ -314,6 +317,19 @@ pub(crate) fn encode(text: &str) -> String {
 pub(crate) fn interrupted() -> Fault {
     let remedy = "Run the command again.";
     Fault::new(Status::Interrupted, "interrupted", "interrupted".into(), remedy.into())
+}
+
+fn authorization(token: &str) -> Result<(&'static str, String), Fault> {
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = "the token is empty or has characters that no token has".into();
+        return Err(Fault::usage(
+            "token",
+            message,
+            "Set EXCITE_TOKEN to a token as it was printed.",
+        ));
+    }
+    Ok(("authorization", format!("Bearer {token}")))
 }
 
 /// Whether the address is this machine.

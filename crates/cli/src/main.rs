@@ -17,6 +17,7 @@ mod printer;
 mod serve;
 mod sidecar;
 mod submit;
+mod token;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> Result<Status, Fault> {
         Command::Submit(args) => submit::run(&args, &printer, &interrupted),
         Command::Batch(command) => batch::run(&command, &printer, &interrupted),
         Command::Dead(command) => dead::run(&command, &printer, &interrupted),
+        Command::Token(command) => token::run(&command, &printer),
         Command::Doctor(args) => doctor::run(&args, &printer, &interrupted),
     }
 }

@@ -11,6 +11,7 @@ mod body;
 mod check;
 mod commit;
 mod error;
+mod matrix;
 mod memo;
 mod options;
 mod orphans;
@@ -117,6 +118,11 @@ impl Accept {
         let tokenizer = Arc::new(Tokenizer::new(CLIP_VOCAB, CLIP_MERGES, None)?);
         let turns = Semaphore::new(UPLOADS_MAX);
         Ok(Self { ports, models, estimates, metrics, tokenizer, default_model, turns })
+    }
+
+    /// Of prompts.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// Reads an upload to its end and makes a batch of it. If the caller goes away meanwhile,
@@ -233,6 +239,8 @@ impl Accept {
             drain_seconds: self.drain_seconds(&card.class, gpu_seconds).await,
             model,
             gpu_seconds,
+            price: None,
+            currency: None,
             warnings: checked.warnings,
             examples: checked.examples,
         }

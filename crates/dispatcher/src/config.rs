@@ -50,8 +50,8 @@ pub struct Dispatcher {
     pub window_min: u32,
     /// Most jobs of a queue that may wait in the broker.
     pub window_max: u32,
-    /// What an hour of a worker costs; shown per hour and per image if it is set.
-    pub price_per_worker_hour: Option<f64>,
+    /// What an hour of a worker costs; the dashboard and dry runs show costs if it is set.
+    pub price_per_gpu_hour: Option<f64>,
     /// Of the price.
     pub currency: String,
     /// How long requests that run may go on after a signal to stop.
@@ -71,7 +71,7 @@ impl Default for Dispatcher {
             canary_seconds: 0,
             window_min: 16,
             window_max: 5000,
-            price_per_worker_hour: None,
+            price_per_gpu_hour: None,
             currency: "USD".into(),
             stop_seconds: 20,
         }
@@ -144,9 +144,9 @@ impl Dispatcher {
                 self.window_min, self.window_max
             ));
         }
-        if let Some(price) = self.price_per_worker_hour.filter(|p| !(p.is_finite() && *p >= 0.)) {
+        if let Some(price) = self.price_per_gpu_hour.filter(|p| !(p.is_finite() && *p >= 0.)) {
             faults.push(format!(
-                "dispatcher.price_per_worker_hour: it is {price}; use 0 or more, or leave it out"
+                "dispatcher.price_per_gpu_hour: it is {price}; use 0 or more, or leave it out"
             ));
         }
         for (name, pool) in &self.pools {

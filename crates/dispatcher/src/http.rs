@@ -19,6 +19,7 @@ mod overview;
 mod problem;
 mod results;
 mod server;
+mod subjects;
 mod system;
 mod view;
 
@@ -150,6 +151,7 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
         .route("/v1/batches/{id}/jobs/{index}", get(job::show))
         .route("/v1/batches/{id}/jobs/{index}/{what}", get(files::file))
         .route("/v1/events", get(events::of_system))
+        .route("/v1/subjects", post(subjects::subjects))
         .route("/v1/overview", get(overview::overview))
         .route("/v1/statistics", get(overview::statistics))
         .route("/v1/dead", get(dead::list))

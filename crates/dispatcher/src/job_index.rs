@@ -68,6 +68,8 @@ pub struct Found {
     pub state: State,
     /// Its least score.
     pub score: Option<f32>,
+    /// Grows with the order in which jobs were concluded; none if it was not.
+    pub concluded: Option<u64>,
 }
 
 impl JobIndexes {
@@ -161,6 +163,7 @@ impl Index {
             index: *index,
             state: entry.job.state,
             score: entry.score,
+            concluded: Some(u64::from(entry.place.part) << 32 | u64::from(entry.place.line)),
         })
     }
 
@@ -247,6 +250,10 @@ mod tests {
         format!("{done}\n")
     }
 
+    fn found(index: u32, state: State, score: Option<f32>, place: (u64, u64)) -> Found {
+        Found { index, state, score, concluded: Some(place.0 << 32 | place.1) }
+    }
+
     fn batch() -> Batch {
         let header = serde_json::json!({"v": 1, "id": BatchId::new(), "revision": 1,
             "tenant": "default", "created_at": "2026-01-02T03:04:05Z", "jobs": 9, "lines": 9,
@@ -277,14 +284,14 @@ mod tests {
         assert_eq!(indexes.of(&batch).await.unwrap().state(2), None, "looked a moment ago");
         tokio::time::advance(LOOK_EVERY).await;
         let index = indexes.of(&batch).await.unwrap();
-        let mut found: Vec<Found> = index.concluded().collect();
-        found.sort_by_key(|found| found.index);
+        let mut all: Vec<Found> = index.concluded().collect();
+        all.sort_by_key(|found| found.index);
         let want = [
-            Found { index: 0, state: State::Succeeded, score: Some(0.25) },
-            Found { index: 1, state: State::Succeeded, score: Some(0.5) },
-            Found { index: 2, state: State::Dead, score: None },
+            found(0, State::Succeeded, Some(0.25), (2, 0)),
+            found(1, State::Succeeded, Some(0.5), (0, 1)),
+            found(2, State::Dead, None, (1, 0)),
         ];
-        assert_eq!(found, want);
+        assert_eq!(all, want);
         let records = indexes.records(&index, &[0, 1, 5]).await.unwrap();
         let states: Vec<_> = records.values().map(|done| (done.index, done.state)).collect();
         assert_eq!(states, [(0, State::Succeeded), (1, State::Succeeded)]);

@@ -58,6 +58,13 @@ impl Seeds {
     }
 }
 
+impl Seeds {
+    /// Whether a seed is among them.
+    pub fn contains(&self, seed: u32) -> bool {
+        self.0.iter().any(|range| range.contains(&seed))
+    }
+}
+
 impl FromStr for Seeds {
     type Err = SeedsError;
 

@@ -8,6 +8,10 @@ pub(crate) struct ServerArgs {
     /// Address of the dispatcher [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", env = "EXCITE_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
+
+    /// Token that the dispatcher asks for
+    #[arg(long, value_name = "TOKEN", env = "EXCITE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 const DOCTOR_EXAMPLES: &str = "\

@@ -10,6 +10,7 @@ use excite_jobs::{FIELDS, Line, LineError};
 use serde_json::{Map, Number, Value};
 
 use super::body::{BodyFault, Counted};
+use super::matrix::Matrix;
 
 /// What a row of a CSV file may take: quotes double, and the reader reads ahead.
 const ROW_BYTES_MAX: u64 = 2 * LINE_BYTES_MAX as u64;
@@ -25,11 +26,14 @@ pub enum Format {
     Csv,
     /// One prompt a line.
     Text,
+    /// Combinations of values.
+    Matrix,
 }
 
 impl Format {
     /// Media types that an upload may have.
-    pub const MEDIA_TYPES: &str = "`application/x-ndjson`, `text/csv` or `text/plain`";
+    pub const MEDIA_TYPES: &str =
+        "`application/x-ndjson`, `text/csv`, `text/plain` or `application/json` (a matrix)";
 
     /// The format of a media type; parameters do not matter.
     pub fn of(media_type: &str) -> Option<Self> {
@@ -42,6 +46,7 @@ impl Format {
             | "application/jsonlines" => Some(Self::Json),
             "text/csv" => Some(Self::Csv),
             "text/plain" => Some(Self::Text),
+            "application/json" => Some(Self::Matrix),
             _ => None,
         }
     }
@@ -51,6 +56,7 @@ impl Format {
             Self::Json => "json",
             Self::Csv => "csv",
             Self::Text => "text",
+            Self::Matrix => "matrix",
         }
     }
 }
@@ -91,6 +97,7 @@ enum Column {
 pub(super) enum Records {
     Lines { input: BufReader<Counted>, number: u64, format: Format },
     Rows { input: Box<csv::Reader<Counted>>, columns: Columns },
+    Matrix { input: Counted, matrix: Matrix },
 }
 
 /// What the columns of a CSV file are; none for other formats.
@@ -99,7 +106,11 @@ pub(super) struct Columns(Vec<Column>);
 
 impl Records {
     /// Begins to read; of a CSV file the first row.
-    pub(super) fn new(format: Format, input: Counted) -> Result<Self, RecordFault> {
+    pub(super) fn new(format: Format, mut input: Counted) -> Result<Self, RecordFault> {
+        if format == Format::Matrix {
+            let matrix = Matrix::read(&mut input)?.map_err(RecordFault::Columns)?;
+            return Ok(Self::Matrix { input, matrix });
+        }
         if format != Format::Csv {
             let input = BufReader::with_capacity(1 << 16, input);
             return Ok(Self::Lines { input, number: 0, format });
@@ -120,6 +131,7 @@ impl Records {
         match self {
             Self::Lines { format, .. } => (*format, Columns::default()),
             Self::Rows { columns, .. } => (Format::Csv, columns.clone()),
+            Self::Matrix { .. } => (Format::Matrix, Columns::default()),
         }
     }
 
@@ -137,6 +149,10 @@ impl Records {
                 let number = row.position().map_or(0, csv::Position::line);
                 Ok(Some(Record { number, content: Content::Row(row) }))
             }
+            Self::Matrix { matrix, .. } => Ok(matrix.next().map(|(number, line)| Record {
+                number,
+                content: Content::Bytes(line.into_bytes()),
+            })),
         }
     }
 
@@ -145,6 +161,7 @@ impl Records {
         let counted = match self {
             Self::Lines { input, .. } => input.into_inner(),
             Self::Rows { input, .. } => input.into_inner(),
+            Self::Matrix { input, .. } => input,
         };
         (counted.count(), counted.sha256())
     }
@@ -261,7 +278,9 @@ impl Record {
                     Format::Text => {
                         Ok(Line { prompt: Some(text.trim().to_owned()), ..Line::default() })
                     }
-                    Format::Json | Format::Csv => Line::parse(text).map_err(|e| refused(&e)),
+                    Format::Json | Format::Csv | Format::Matrix => {
+                        Line::parse(text).map_err(|e| refused(&e))
+                    }
                 }
             }
             Content::Row(row) => {

@@ -42,7 +42,12 @@ pub(super) async fn submit(
     let result = if fault && failed { "failed" } else { result };
     app.metrics.accepts.with_label_values(&[result]).inc();
     let (status, batch) = match accepted? {
-        Accepted::DryRun(answer) => return Ok(Json(answer).into_response()),
+        Accepted::DryRun(mut answer) => {
+            let price = app.config.price_per_gpu_hour;
+            answer.price = price.zip(answer.gpu_seconds).map(|(price, s)| price * s / 3600.);
+            answer.currency = answer.price.map(|_| app.config.currency.clone());
+            return Ok(Json(answer).into_response());
+        }
         Accepted::New(batch) => (StatusCode::ACCEPTED, batch),
         Accepted::Known(batch) => (StatusCode::OK, batch),
     };

@@ -29,6 +29,9 @@ pub(super) enum Sort {
     /// The strongest first; without a score last.
     #[serde(rename = "-score")]
     ScoreDown,
+    /// What was concluded last first; what was not last.
+    #[serde(rename = "-at")]
+    Newest,
 }
 
 /// What is looked for.
@@ -44,7 +47,8 @@ pub(super) struct Wanted {
 /// Behind a job of a sorted list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Behind {
-    score: Option<f32>,
+    /// What the list is sorted by: a score, or the place in the order of conclusion.
+    key: Option<f64>,
     index: u32,
 }
 
@@ -53,9 +57,9 @@ impl FromStr for Behind {
 
     fn from_str(text: &str) -> Result<Self, Fault> {
         let parsed = || {
-            let (score, index) = text.split_once('~')?;
-            let score = if score.is_empty() { None } else { Some(score.parse().ok()?) };
-            Some(Self { score, index: index.parse().ok()? })
+            let (key, index) = text.split_once('~')?;
+            let key = if key.is_empty() { None } else { Some(key.parse().ok()?) };
+            Some(Self { key, index: index.parse().ok()? })
         };
         parsed().ok_or_else(|| {
             let detail = "`after` is no place in this list".to_owned();
@@ -66,8 +70,8 @@ impl FromStr for Behind {
 
 impl fmt::Display for Behind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.score {
-            Some(score) => write!(f, "{score}~{}", self.index),
+        match self.key {
+            Some(key) => write!(f, "{key}~{}", self.index),
             None => write!(f, "~{}", self.index),
         }
     }
@@ -75,14 +79,23 @@ impl fmt::Display for Behind {
 
 impl Sort {
     fn compare(self, a: &Behind, b: &Behind) -> Ordering {
-        let by_score = match (self, a.score, b.score) {
+        let by_key = match (self, a.key, b.key) {
             (Self::Index, ..) | (_, None, None) => Ordering::Equal,
             (_, None, _) => Ordering::Greater,
             (_, _, None) => Ordering::Less,
             (Self::Score, Some(a), Some(b)) => a.total_cmp(&b),
-            (Self::ScoreDown, Some(a), Some(b)) => b.total_cmp(&a),
+            (Self::ScoreDown | Self::Newest, Some(a), Some(b)) => b.total_cmp(&a),
         };
-        by_score.then(a.index.cmp(&b.index))
+        by_key.then(a.index.cmp(&b.index))
+    }
+
+    fn key(self, found: &Found) -> Option<f64> {
+        match self {
+            Self::Index => None,
+            Self::Score | Self::ScoreDown => found.score.map(f64::from),
+            // Exact below 2^53: two million parts.
+            Self::Newest => found.concluded.map(|place| place as f64),
+        }
     }
 }
 
@@ -133,7 +146,7 @@ impl App {
         }
         let mut places: Vec<(Behind, State)> = found
             .into_iter()
-            .map(|found| (Behind { score: found.score, index: found.index }, found.state))
+            .map(|found| (Behind { key: sort.key(&found), index: found.index }, found.state))
             .filter(|(place, _)| after.is_none_or(|after| sort.compare(place, &after).is_gt()))
             .collect();
         places.sort_unstable_by(|(a, _), (b, _)| sort.compare(a, b));
@@ -173,7 +186,7 @@ impl App {
                     continue;
                 }
                 let state = if batch.cancelled { State::Cancelled } else { unpack(&states, job) };
-                let one = Found { index: job, state, score: None };
+                let one = Found { index: job, state, score: None, concluded: None };
                 found.extend(Some(one).filter(|one| wanted.takes(one)));
             }
         }
@@ -224,7 +237,7 @@ mod tests {
 
     #[test]
     fn lists_are_cut_where_they_were() {
-        let place = |score, index| Behind { score, index };
+        let place = |key, index| Behind { key, index };
         let mut all = [
             place(None, 1),
             place(Some(0.5), 4),
@@ -238,6 +251,7 @@ mod tests {
         };
         assert_eq!(order(&mut all, Sort::Score), [9, 2, 4, 0, 1]);
         assert_eq!(order(&mut all, Sort::ScoreDown), [2, 4, 9, 0, 1]);
+        assert_eq!(order(&mut all, Sort::Newest), [2, 4, 9, 0, 1]);
         assert_eq!(order(&mut all, Sort::Index), [0, 1, 2, 4, 9]);
         for place in all {
             assert_eq!(place.to_string().parse::<Behind>().unwrap(), place);

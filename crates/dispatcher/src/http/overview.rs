@@ -40,7 +40,7 @@ impl App {
             let pools = self.config.pools.values();
             pools.map(|pool| u64::from(scale::desired(pool, status, &workers).desired)).sum()
         });
-        let price = self.config.price_per_worker_hour;
+        let price = self.config.price_per_gpu_hour;
         let classes = status.as_ref().map(|status| status.classes.as_slice()).unwrap_or_default();
         let drains = classes.iter().filter(|class| class.jobs > 0).map(|class| class.drain_seconds);
         Overview {
@@ -64,9 +64,11 @@ impl App {
                 .reduce(f64::max),
             active_batches: status.as_ref().map_or(0, |status| status.active_batches),
             dead_jobs: status.as_ref().map_or(0, |status| status.dead_jobs),
+            running_jobs: workers.iter().map(|beat| beat.jobs.len() as u64).sum(),
+            failures_per_second: points.last().map_or(0., failures_per_second),
             failures: hour.failures,
             workers: WorkerCounts { ready, total: workers.len() as u64, desired },
-            accepted_per_worker_hour: (hour.worker_hours > 0.)
+            accepted_per_gpu_hour: (hour.worker_hours > 0.)
                 .then(|| hour.accepted as f64 / hour.worker_hours),
             cost_per_hour: price.map(|price| price * workers.len() as f64),
             cost_per_image: price
@@ -119,17 +121,24 @@ pub(super) async fn statistics(
         return Err(Fault::bad("bad_query", detail, format!("Set `minutes` to 1 to {most}.")));
     }
     let points = app.ports.progress.points((minutes * 60 / every) as usize).await?;
-    let a_second = |count: u64, point: &Point| count as f64 / point.seconds.max(0.001);
     let points = points.iter().map(|point| StatisticsPoint {
         at: point.at,
         images_per_second: a_second(point.images, point),
-        failures_per_second: a_second(point.failures.values().sum(), point),
+        failures_per_second: failures_per_second(point),
         backlog_jobs: point.backlog_jobs,
         running_jobs: point.running_jobs,
         workers_ready: point.workers_ready,
         drain_seconds: point.drain_seconds,
     });
     Ok(Json(Statistics { every_seconds: every, points: points.collect() }))
+}
+
+fn failures_per_second(point: &Point) -> f64 {
+    a_second(point.failures.values().sum(), point)
+}
+
+fn a_second(count: u64, point: &Point) -> f64 {
+    count as f64 / point.seconds.max(0.001)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use excite_jobs::store::Store;
-use excite_jobs::{Batch, JobId, State as JobState, keys};
+use excite_jobs::{Batch, JobId, Seeds, State as JobState, keys};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -32,8 +32,6 @@ const AHEAD: usize = 8;
 const PIECES: usize = 16;
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 64 << 10;
-/// Images that can be named in an address.
-const INDICES_MAX: usize = 1000;
 
 pub(super) async fn results(
     State(app): State<Arc<App>>,
@@ -96,7 +94,7 @@ pub(super) async fn images(
     let stored = index.concluded().filter(|found| found.state == JobState::Succeeded);
     let jobs: BTreeSet<u32> = stored
         .map(|found| found.index)
-        .filter(|job| wanted.as_ref().is_none_or(|wanted| wanted.contains(job)))
+        .filter(|job| wanted.as_ref().is_none_or(|wanted| wanted.contains(*job)))
         .collect();
     drop(index);
     if jobs.is_empty() {
@@ -120,20 +118,12 @@ pub(super) async fn images(
     Ok((head, Body::from_stream(body)).into_response())
 }
 
-fn indices(text: &str) -> Result<BTreeSet<u32>, Fault> {
-    let all: Result<BTreeSet<u32>, _> = text.split(',').map(|one| one.trim().parse()).collect();
-    match all {
-        Ok(all) if all.len() <= INDICES_MAX => Ok(all),
-        Ok(all) => Err(Fault::bad(
-            "bad_query",
-            format!("`indices` names {} jobs", all.len()),
-            format!("Name at most {INDICES_MAX}, or leave it out for all."),
-        )),
-        Err(_) => {
-            let detail = "`indices` is no list of numbers".to_owned();
-            Err(Fault::bad("bad_query", detail, "Write 1,4,9."))
-        }
-    }
+fn indices(text: &str) -> Result<Seeds, Fault> {
+    // They are written as seeds are.
+    text.parse().map_err(|_| {
+        let detail = "`indices` is no list of places".to_owned();
+        Fault::bad("bad_query", detail, "Write 1,4,9 or 0..4,9.")
+    })
 }
 
 /// Fetches images and their sidecars, and sends them as one file.

@@ -225,3 +225,25 @@ async fn a_batch_is_accepted_while_the_broker_is_away() {
     let mut control = away.control().await;
     assert_eq!(next(&mut control).await, Control::Batch { batch: view.id });
 }
+
+#[tokio::test]
+async fn a_matrix_is_every_combination() {
+    let server = Server::start().await;
+    let matrix = serde_json::json!({
+        "axes": {"prompt": ["a cat", "a dog"], "seed": "0..50", "guidance_scale": [5.0, 7.5]},
+        "defaults": {"steps": 3, "method": "none"},
+    });
+    let submit = async |query: &str, matrix: &serde_json::Value| {
+        server.submit(query, "application/json", matrix.to_string()).send().await.unwrap()
+    };
+    let view: BatchView = document(submit("", &matrix).await, 202).await;
+    assert_eq!((view.lines, view.jobs), (4, 200));
+    let many: Vec<u32> = (0..1_000_000).collect();
+    let huge = serde_json::json!({"axes": {"prompt": ["a cat"], "steps": many, "width": many}});
+    let refused = problem(submit("", &huge).await).await;
+    assert_eq!(refused.errors[0].code, "too_many_jobs", "{refused:?}");
+    // What is wrong with a combination is told as of a line.
+    let wrong = serde_json::json!({"axes": {"prompt": ["a cat", " "], "steps": [2, 0]}});
+    let refused = problem(submit("?dry_run=true", &wrong).await).await;
+    assert_eq!(refused.refused, Some(3), "{refused:?}");
+}

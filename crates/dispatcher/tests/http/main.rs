@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod accept;
+mod access;
 mod batches;
 mod idempotency;
+mod jobs;
 mod models;
 mod server;
 mod system;
+mod watch;

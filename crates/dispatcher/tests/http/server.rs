@@ -41,17 +41,26 @@ impl Server {
     /// With queues and a model `emoji`.
     pub(crate) async fn start() -> Self {
         let server = Self::bare().await;
-        server.queue.declare(&["default".into()]).await.unwrap();
+        server.offer_model().await;
+        server
+    }
+
+    async fn offer_model(&self) {
+        self.queue.declare(&["default".into()]).await.unwrap();
         let card = card("emoji");
         let file = keys::model_file("emoji", &sha256(WEIGHTS));
-        server.store.put(&file, WEIGHTS.into(), Condition::Always).await.unwrap();
-        let pushed = server.put("/v1/models/emoji").json(&card).send().await.unwrap();
+        self.store.put(&file, WEIGHTS.into(), Condition::Always).await.unwrap();
+        let pushed = self.put("/v1/models/emoji").json(&card).send().await.unwrap();
         assert_eq!(pushed.status(), StatusCode::OK, "{}", pushed.text().await.unwrap());
-        server
     }
 
     /// Without queues and models.
     pub(crate) async fn bare() -> Self {
+        Self::of(Dispatcher::default()).await
+    }
+
+    /// Configured in some way, with the pool that tests know.
+    pub(crate) async fn of(config: Dispatcher) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(DirectoryStore::open(folder.path()).unwrap());
@@ -59,7 +68,7 @@ impl Server {
         let ports = Ports { queue: queue.clone(), store: store.clone(), progress: mirror.clone() };
         let pool = Pool { max: 5, drain_seconds: 100., ..Pool::default() };
         let pools = BTreeMap::from([("default".into(), pool)]);
-        let config = Dispatcher { pools, ..Dispatcher::default() };
+        let config = Dispatcher { pools, ..config };
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let app = App::new(ports, config, metrics).unwrap();

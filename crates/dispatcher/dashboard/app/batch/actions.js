@@ -9,7 +9,7 @@ import { tell, tellProblem } from '../notices.js';
 import { go } from '../router.js';
 import { may } from '../session.js';
 
-const WEIGHT_MAX = 1000;
+const WEIGHT_MAX = 100;
 const NAME_CHARS_MAX = 128;
 
 /**

@@ -7,6 +7,7 @@ const FIELDS = ['state', 'label', 'min_score', 'max_score', 'custom_id', 'sort']
 
 const ORDERS = [
   ['', 'as they end'],
+  ['-at', 'newest first'],
   ['index', 'as submitted'],
   ['score', 'weakest subject first'],
   ['-score', 'strongest first'],

@@ -1,6 +1,6 @@
-// The image of a job beside the plain one of the same seed, and where the model looked.
+// The image of a job beside the plain one of the same seed.
 
-import { fill, h } from '../dom.js';
+import { h } from '../dom.js';
 import { leastScore, methodName, score } from '../format.js';
 
 /**
@@ -69,44 +69,5 @@ function scores(job) {
         h('strong', {}, score(found[n])),
       ),
     ),
-  );
-}
-
-/** Heat maps laid over the image, one a subject. */
-export function heatMaps(batch, job) {
-  const path = `/v1/batches/${batch}/jobs/${job.index}/attention`;
-  const list = h('div', { class: 'heat' });
-  fill(
-    list,
-    job.spec.subjects.map((subject, n) =>
-      h(
-        'figure',
-        {},
-        h('img', {
-          src: `${path}/${n}`,
-          alt: `Where the model looked for “${subject.word}”`,
-          loading: 'lazy',
-          width: job.spec.width,
-          height: job.spec.height,
-        }),
-        h(
-          'figcaption',
-          {},
-          h('strong', {}, subject.word),
-          h('span', {}, ` score ${score(job.success?.scores[n] ?? null)}`),
-        ),
-      ),
-    ),
-  );
-  return h(
-    'section',
-    { 'aria-labelledby': 'heat' },
-    h(
-      'div',
-      { class: 'section-head' },
-      h('h2', { id: 'heat' }, 'Attention'),
-      h('a', { href: path, target: '_blank' }, 'All steps in one picture'),
-    ),
-    list,
   );
 }

@@ -9,7 +9,8 @@ import { go } from '../router.js';
 import { stateTag } from '../states.js';
 import { listen, pause } from '../stream.js';
 import { curves } from './curves.js';
-import { heatMaps, images } from './images.js';
+import { heatMaps } from './heat.js';
+import { images } from './images.js';
 import { metadata } from './metadata.js';
 import { timeline } from './timeline.js';
 
@@ -53,7 +54,7 @@ export async function jobView(page) {
     fill(
       content,
       (job.outputs.image || other?.outputs.image) && images(id, job, other),
-      job.outputs.attention && heatMaps(id, job),
+      job.maps.length > 0 && job.outputs.image && heatMaps(id, job),
       curves(job, signal),
       h('div', { class: 'two' }, timeline(job), metadata(job)),
     );

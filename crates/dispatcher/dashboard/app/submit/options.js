@@ -87,7 +87,7 @@ export async function optionsForm(signal) {
         ),
         field(
           'Weight',
-          number('weight', { min: '1', max: '1000', placeholder: '1' }),
+          number('weight', { min: '1', max: '100', placeholder: '1' }),
           'Its share beside other batches.',
         ),
       ),
