@@ -12,6 +12,8 @@ use crate::poll::{Try, eventually};
 use crate::proxy::Proxy;
 use crate::{Folder, Port, Program, Rabbit, Redis, S3, Trio, built};
 
+/// Long enough for the images of a ledger of half an hour, made anew one by one.
+const COMMAND_MAX: Duration = Duration::from_secs(3600);
 /// Where the images go.
 pub const BUCKET: &str = "excite";
 /// A service is up in a second; its self-test takes some more on a busy machine.
@@ -222,7 +224,7 @@ impl Cluster {
         let mut command = tokio::process::Command::new(built("excite")?);
         command.args(args).env("EXCITE_SERVER", url).kill_on_drop(true);
         command.current_dir(self.folder.path());
-        let output = tokio::time::timeout(Duration::from_secs(900), command.output()).await;
+        let output = tokio::time::timeout(COMMAND_MAX, command.output()).await;
         let output = output.with_context(|| format!("`excite {}`", args.join(" ")))??;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {

@@ -157,8 +157,8 @@ impl System {
             let serving = serve(listener, router, stop.clone(), STOP_MAX);
             let sweeping = sweeper(ports.clone(), stop.clone());
             let leading = lead::lead(ports.clone(), config, Arc::new(leading), stop);
-            // Only a broker can have wrong queues.
-            let (_, ..) = tokio::join!(leading, serving, sweeping);
+            // Leading cannot fail here: only a broker can have wrong queues.
+            let _ = tokio::join!(leading, serving, sweeping);
             ports.queue.close().await;
         })
     }

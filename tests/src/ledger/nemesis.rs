@@ -38,7 +38,7 @@ impl Tally {
     fn rarest(&self, points: &[&'static str], rng: &mut StdRng) -> &'static str {
         let counts = self.0.borrow();
         let count = |point: &&str| counts.get(&format!("crash at {point}")).copied().unwrap_or(0);
-        let least = points.iter().map(|point| count(point)).min();
+        let least = points.iter().map(&count).min();
         let rarest: Vec<_> =
             points.iter().copied().filter(|point| Some(count(point)) == least).collect();
         rarest.choose(rng).copied().unwrap_or(points[0])

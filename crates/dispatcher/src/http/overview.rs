@@ -42,7 +42,8 @@ impl App {
         });
         let price = self.config.price_per_gpu_hour;
         let classes = status.as_ref().map(|status| status.classes.as_slice()).unwrap_or_default();
-        let drains = classes.iter().filter(|class| class.jobs > 0).map(|class| class.drain_seconds);
+        let mut drains =
+            classes.iter().filter(|class| class.jobs > 0).map(|class| class.drain_seconds);
         Overview {
             at: now,
             leader: status.as_ref().map(|status| status.dispatcher.clone()),
@@ -57,7 +58,7 @@ impl App {
                 .map(|class| class.seconds)
                 .try_fold(0., |sum, seconds| Some(sum + seconds?)),
             // Classes drain side by side.
-            drain_seconds: drains.fold(Some(0_f64), |most, one| Some(most?.max(one?))),
+            drain_seconds: drains.try_fold(0_f64, |most, one| Some(most.max(one?))),
             oldest_seconds: classes
                 .iter()
                 .filter_map(|class| class.oldest_seconds)

@@ -24,14 +24,19 @@ use crate::header;
 /// A message of the control queue.
 #[derive(Debug)]
 pub(super) enum Received {
-    Control(Control),
+    Control(Box<Control>),
     Unreadable(Bytes),
 }
 
 impl Received {
     /// Whether it is seldom, and must not be taken by one that does not lead any more.
     pub(super) fn is_rare(&self) -> bool {
-        !matches!(self, Self::Control(Control::Tick { .. } | Control::Outcome(_)))
+        match self {
+            Self::Control(control) => {
+                !matches!(**control, Control::Tick { .. } | Control::Outcome(_))
+            }
+            Self::Unreadable(_) => true,
+        }
     }
 }
 
@@ -48,7 +53,7 @@ impl Leader {
     pub(super) fn parse(&mut self, group: Vec<Delivery>) -> Vec<(Received, Arc<Acker>)> {
         let read = |delivery: Delivery| {
             let received = match serde_json::from_slice::<Control>(&delivery.body) {
-                Ok(control) => Received::Control(control),
+                Ok(control) => Received::Control(Box::new(control)),
                 Err(error) => {
                     warn!(%error, "a control message cannot be read");
                     Received::Unreadable(delivery.body)

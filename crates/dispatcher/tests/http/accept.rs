@@ -130,7 +130,7 @@ async fn an_upload_that_is_cut_leaves_nothing() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let lines = "a cat and a frog\n".repeat(30_000);
     let head = format!(
-        "POST /v1/batches HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n\
+        "POST /v1/batches HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
          content-length: {}\r\n\r\n",
         lines.len() + 1
     );
@@ -154,7 +154,8 @@ async fn what_is_wrong_as_a_whole_is_said_with_its_remedy() {
     let table: &[(&str, &str, &[u8], u16, &str)] = &[
         ("",                       "text/plain",       b"",          422, "empty"),
         ("",                       "text/plain",       b"\n \n",     422, "empty"),
-        ("",                       "application/json", b"{}",        415, "media_type"),
+        ("",                       "application/xml",  b"<a/>",      415, "media_type"),
+        ("",                       "application/json", b"{}",        422, "lines_refused"),
         ("?model=nobody",          "text/plain",       b"a cat",     422, "unknown_model"),
         ("?model=../emoji",        "text/plain",       b"a cat",     422, "unknown_model"),
         ("?weight=0",              "text/plain",       b"a cat",     422, "out_of_range"),
