@@ -94,6 +94,24 @@ async fn keys_that_are_wrong_are_denied_with_what_to_check() {
 }
 
 #[tokio::test]
+async fn an_address_lets_whoever_has_it_read_one_object() {
+    let s3 = start().await;
+    let store = open(&s3, options(&s3)).await;
+    let key = "batches/a b/1.png";
+    store.put(key, Bytes::from_static(b"image"), Condition::Always).await.unwrap();
+    let address = store.link(key, Duration::from_secs(60)).await.unwrap().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let read = client.get(&address).send().await.unwrap();
+    assert_eq!(read.status(), 200);
+    assert_eq!(read.bytes().await.unwrap(), &b"image"[..]);
+    let bare = address.split('?').next().unwrap();
+    assert_eq!(client.get(bare).send().await.unwrap().status(), 403);
+    let other = address.replace("1.png", "2.png");
+    assert_eq!(client.get(&other).send().await.unwrap().status(), 403, "it is for one object");
+}
+
+#[tokio::test]
 async fn a_bucket_that_is_not_there_is_named() {
     let s3 = start().await;
     let store = open(&s3, S3Options { bucket: "missing".to_owned(), ..options(&s3) }).await;

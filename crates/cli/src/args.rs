@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use excite_jobs::{Accept, Line, MethodName, Noise, SchedulerName, SubjectRequest};
 use serde_json::{Map, Value};
 
@@ -50,6 +51,22 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+}
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  excite completions bash > ~/.local/share/bash-completion/completions/excite
+  excite completions zsh > ~/.zfunc/_excite
+  excite completions fish > ~/.config/fish/completions/excite.fish";
+
+/// Print what makes a shell complete commands and options
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_EXAMPLES)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
 }
 
 impl Cli {
@@ -68,6 +85,7 @@ impl Cli {
             Command::Dead(command) => command.json(),
             Command::Token(TokenCommand::New(args)) => args.json,
             Command::Doctor(args) => args.json,
+            Command::Completions(_) => false,
         }
     }
 }

@@ -23,9 +23,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command};
+use args::{Cli, Command, CompletionsArgs};
 use fault::{Fault, Status};
 use printer::Printer;
 
@@ -63,8 +63,16 @@ fn run(cli: Cli) -> Result<Status, Fault> {
         Command::Batch(command) => batch::run(&command, &printer, &interrupted),
         Command::Dead(command) => dead::run(&command, &printer, &interrupted),
         Command::Token(command) => token::run(&command, &printer),
+        Command::Completions(args) => completions(&args, &printer),
         Command::Doctor(args) => doctor::run(&args, &printer, &interrupted),
     }
+}
+
+fn completions(args: &CompletionsArgs, printer: &Printer) -> Result<Status, Fault> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "excite", &mut script);
+    printer.result(String::from_utf8_lossy(&script).trim_end());
+    Ok(Status::Done)
 }
 
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the program where it stands.

@@ -50,6 +50,9 @@ pub struct Dispatcher {
     pub window_min: u32,
     /// Most jobs of a queue that may wait in the broker.
     pub window_max: u32,
+    /// Whether images and the like are answered with an address in the store instead of their bytes:
+    /// for buckets that the browsers of people can reach.
+    pub redirect: bool,
     /// What an hour of a worker costs; the dashboard and dry runs show costs if it is set.
     pub price_per_gpu_hour: Option<f64>,
     /// Of the price.
@@ -71,6 +74,7 @@ impl Default for Dispatcher {
             canary_seconds: 0,
             window_min: 16,
             window_max: 5000,
+            redirect: false,
             price_per_gpu_hour: None,
             currency: "USD".into(),
             stop_seconds: 20,

@@ -171,7 +171,8 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
     let pages = dashboard::PAGES
         .into_iter()
         .fold(Router::new(), |pages, path| pages.route(path, get(dashboard::page)))
-        .route("/assets/{*path}", get(dashboard::asset));
+        .route("/assets/{*path}", get(dashboard::asset))
+        .with_state(app.clone());
     api.merge(probes)
         .merge(pages)
         .fallback(unknown_route)

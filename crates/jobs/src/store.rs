@@ -10,6 +10,7 @@ mod probe;
 pub mod s3;
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -192,6 +193,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// See [`StoreError`]; [`StoreError::Damaged`] if the file cannot be written.
     async fn get_file(&self, key: &str, path: &Path) -> Result<bool, StoreError>;
+
+    /// An address under which whoever has it can read an object for a while; `None` if this store
+    /// has none. Nobody looks whether there is such an object.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn link(&self, _key: &str, _time: Duration) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
 
     /// Finds out whether the store can be used: puts, reads, takes away a probe, and puts twice on
     /// condition, because some servers ignore it.

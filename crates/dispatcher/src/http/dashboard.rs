@@ -1,11 +1,15 @@
 //! The dashboard: pages and their files, which are part of the program.
 
-use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
+use super::App;
 use super::extract::text;
 use super::problem::Fault;
 
@@ -27,8 +31,30 @@ pub(super) const PAGES: [&str; 7] = [
     "/submit",
 ];
 
-pub(super) async fn page(headers: HeaderMap) -> Result<Response, Fault> {
-    file("index.html", &headers)
+pub(super) async fn page(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    let mut page = file("index.html", &headers)?;
+    if let Some(origin) = app.origin_of_images().await {
+        let policy = POLICY.replace("img-src 'self'", &format!("img-src 'self' {origin}"));
+        if let Ok(policy) = HeaderValue::from_str(&policy) {
+            page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+    }
+    Ok(page)
+}
+
+impl App {
+    /// Where images come from that the store itself gives.
+    async fn origin_of_images(&self) -> Option<String> {
+        if !self.config.redirect {
+            return None;
+        }
+        let any = self.ports.store.link("any", Duration::from_secs(60)).await.ok()??;
+        let uri: Uri = any.parse().ok()?;
+        Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?))
+    }
 }
 
 pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Result<Response, Fault> {

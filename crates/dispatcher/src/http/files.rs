@@ -4,9 +4,10 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use excite_jobs::store::Condition;
@@ -26,6 +27,10 @@ const SIDE: u32 = 256;
 const QUALITY: u8 = 85;
 /// Bytes that decoding an image may take: more than the largest that can be asked for.
 const DECODE_BYTES_MAX: u64 = 256 << 20;
+/// How long an address in the store is good.
+const LINK_TIME: Duration = Duration::from_secs(900);
+/// A browser asks again well before that.
+const FOR_LINKS: HeaderValue = HeaderValue::from_static("private, max-age=600");
 /// What is stored never changes.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
@@ -42,6 +47,9 @@ pub(super) async fn file(
         "trace" => (keys::trace(job), "application/octet-stream"),
         _ => return Err(Fault::missing(format!("`{what}` of a job"))),
     };
+    if let Some(address) = app.address(&key).await? {
+        return Ok((StatusCode::TEMPORARY_REDIRECT, address).into_response());
+    }
     let body = match app.ports.store.get(&key).await? {
         Some(object) => Some(object.body),
         None if what == "thumbnail" => app.thumbnail(job).await?,
@@ -61,6 +69,17 @@ pub(super) async fn file(
 }
 
 impl App {
+    /// Where an object can be had from the store itself, if that is wanted and it is there.
+    async fn address(&self, key: &str) -> Result<Option<[(HeaderName, HeaderValue); 2]>, Fault> {
+        let store = &self.ports.store;
+        if !self.config.redirect || store.head(key).await?.is_none() {
+            return Ok(None);
+        }
+        let address = store.link(key, LINK_TIME).await?;
+        let address = address.and_then(|address| HeaderValue::from_str(&address).ok());
+        Ok(address.map(|address| [(header::LOCATION, address), (header::CACHE_CONTROL, FOR_LINKS)]))
+    }
+
     /// Makes and stores a thumbnail; `None` if there is no image.
     async fn thumbnail(&self, job: JobId) -> Result<Option<Bytes>, Fault> {
         let Some(image) = self.ports.store.get(&keys::image(job)).await? else { return Ok(None) };

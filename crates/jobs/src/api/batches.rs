@@ -135,6 +135,7 @@ pub struct BatchView {
     /// What a person calls it.
     pub name: Option<String>,
     /// Counts changes; `If-Match` of a change.
+    #[serde(default)]
     pub revision: u64,
     /// Where it is.
     pub state: BatchState,
@@ -157,12 +158,16 @@ pub struct BatchView {
     /// Share beside other batches.
     pub weight: u32,
     /// Each image is also made plain, with the same seed.
+    #[serde(default)]
     pub compare: bool,
     /// A picture of the subjects' maps is stored with each image.
+    #[serde(default)]
     pub attention: bool,
     /// What every step recorded is stored with each image.
+    #[serde(default)]
     pub trace: bool,
     /// The batch whose jobs these are made anew.
+    #[serde(default)]
     pub parent: Option<BatchId>,
     /// Warnings by code, with the number of lines.
     pub warnings: BTreeMap<String, u64>,

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::presigning::{PresigningConfig, PresigningConfigError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use base64::Engine;
@@ -189,6 +190,16 @@ impl Store for S3Store {
             }
             tries += 1;
         }
+    }
+
+    async fn link(&self, key: &str, time: Duration) -> Result<Option<String>, StoreError> {
+        let unusable = |error: PresigningConfigError| {
+            StoreError::Unsuitable(format!("no address can be good for so long: {error}"))
+        };
+        let config = PresigningConfig::expires_in(time).map_err(unusable)?;
+        let get = self.client.get_object().bucket(&self.bucket).key(self.key(key)?);
+        let request = get.presigned(config).await.map_err(|error| self.failure(key, &error))?;
+        Ok(Some(request.uri().to_owned()))
     }
 
     async fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
