@@ -21,7 +21,7 @@ export function lineOf(job) {
     noise: spec.noise,
     method: spec.method,
     method_params: spec.method === 'none' ? undefined : spec.method_params,
-    accept: spec.accept ?? undefined,
+    accept: job.accept ?? undefined,
     custom_id: job.custom_id ?? undefined,
     labels: Object.keys(job.labels).length ? job.labels : undefined,
   };
@@ -69,6 +69,7 @@ export function commandOf(job) {
     '--method',
     spec.method,
     ...(spec.noise ? ['--noise', spec.noise] : []),
+    ...(job.accept ? ['--min-score', job.accept.min_score, '--max-seeds', job.accept.max_seeds] : []),
     ...(spec.method !== 'none' && spec.method_params
       ? ['--method-params', quoted(JSON.stringify(spec.method_params))]
       : []),
