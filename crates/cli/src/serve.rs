@@ -90,7 +90,15 @@ async fn start(
 }
 
 fn dispatcher(args: &ServeArgs) -> Result<Dispatcher, Fault> {
-    if !args.listen.ip().is_loopback() && args.tokens.is_none() {
+    let first = args.models.first().map_or(models::BUNDLED, String::as_str);
+    let dispatcher = Dispatcher {
+        name: Some("serve".into()),
+        listen: args.listen,
+        default_model: models::find(first)?.name(),
+        tokens_file: args.tokens.clone(),
+        ..Dispatcher::default()
+    };
+    if dispatcher.is_open_to_strangers() {
         let message = format!(
             "{} can be reached from elsewhere, and nobody is asked who they are",
             args.listen
@@ -99,14 +107,7 @@ fn dispatcher(args: &ServeArgs) -> Result<Dispatcher, Fault> {
                       leave --listen out.";
         return Err(Fault::usage("listen", message, remedy));
     }
-    let first = args.models.first().map_or(models::BUNDLED, String::as_str);
-    Ok(Dispatcher {
-        name: Some("serve".into()),
-        listen: args.listen,
-        default_model: models::find(first)?.name(),
-        tokens_file: args.tokens.clone(),
-        ..Dispatcher::default()
-    })
+    Ok(dispatcher)
 }
 
 /// Everything that runs, on one set of ports.

@@ -118,6 +118,11 @@ impl Dispatcher {
         Duration::from_secs(self.stop_seconds)
     }
 
+    /// Whether others than this machine reach it, and nobody asks who they are.
+    pub fn is_open_to_strangers(&self) -> bool {
+        !self.listen.ip().is_loopback() && self.tokens_file.is_none() && !self.anyone
+    }
+
     /// What is wrong, each with its key and remedy.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -128,7 +133,7 @@ impl Dispatcher {
                 self.default_model
             ));
         }
-        if !self.listen.ip().is_loopback() && self.tokens_file.is_none() && !self.anyone {
+        if self.is_open_to_strangers() {
             faults.push(format!(
                 "dispatcher.listen: {} can be reached from elsewhere, and nobody is asked who they \
                  are; set dispatcher.tokens_file (`excite-dispatcher token new` writes one), or \

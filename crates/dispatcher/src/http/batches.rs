@@ -131,8 +131,7 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
 ) -> Result<Json<BatchView>, Fault> {
-    let found = batch_header::load(&*app.ports.store, id).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let batch = app.batch(id).await?;
     Ok(Json(app.view(batch).await?))
 }
 
@@ -204,8 +203,7 @@ pub(super) async fn delete(
     OfBatch(id): OfBatch,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deletion>, Fault> {
-    let found = batch_header::load(&*app.ports.store, id).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let batch = app.batch(id).await?;
     let view = app.view(batch).await?;
     if !matches!(view.state, BatchState::Finished | BatchState::Cancelled) {
         let detail = format!("batch {id} is {}", view.state);

@@ -68,8 +68,7 @@ pub(super) async fn replay(
     Document(request): Document<ReplayRequest>,
 ) -> Result<Json<Replayed>, Fault> {
     let id = request.batch;
-    let found = header::load(&*app.ports.store, id).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let batch = app.batch(id).await?;
     if batch.cancelled {
         let detail = format!("batch {id} is cancelled");
         return Err(Fault::refused("batch_cancelled", detail, "Submit the jobs again."));

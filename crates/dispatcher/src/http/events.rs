@@ -92,9 +92,7 @@ pub(super) async fn of_batch(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Fault> {
-    if batch_header::load(&*app.ports.store, id).await?.is_none() {
-        return Err(Fault::missing(format!("batch {id}")));
-    }
+    app.batch(id).await?;
     let last = text(&headers, "last-event-id")?.map(str::to_owned);
     Ok(listen(app.hubs.of(&app, Some(id)), caller, last))
 }

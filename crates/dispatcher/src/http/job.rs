@@ -12,14 +12,12 @@ use tracing::warn;
 use super::App;
 use super::extract::OfJob;
 use super::problem::Fault;
-use crate::header as batch_header;
 
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfJob(job): OfJob,
 ) -> Result<Json<JobDetail>, Fault> {
-    let found = batch_header::load(&*app.ports.store, job.batch).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {}", job.batch)))?;
+    let batch = app.batch(job.batch).await?;
     let (line, spec) = app.line_at(&batch, job.index).await?;
     let index = app.indexes.of(&batch).await?;
     let history = app.indexes.history(&index, job.index).await?;

@@ -15,7 +15,6 @@ use super::App;
 use super::extract::{Asked, OfBatch, limit_of};
 use super::find::{Sort, Wanted};
 use super::problem::Fault;
-use crate::header as batch_header;
 
 /// Conclusions that one request looks through at most: with a filter, few of them may fit.
 const LOOKED_AT_MAX: usize = 100_000;
@@ -89,8 +88,7 @@ pub(super) async fn list(
     Asked(query): Asked<JobsQuery>,
 ) -> Result<Json<JobPage>, Fault> {
     let limit = limit_of(query.limit)?;
-    let found = batch_header::load(&*app.ports.store, id).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let batch = app.batch(id).await?;
     let sort = query.sort.or_else(|| query.filters().then_some(Sort::Index));
     if let Some(sort) = sort {
         let after = query.after.as_deref().map(str::parse).transpose()?;

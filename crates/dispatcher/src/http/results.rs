@@ -37,9 +37,8 @@ pub(super) async fn results(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
 ) -> Result<Response, Fault> {
-    let found = batch_header::load(&*app.ports.store, id).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
-    let (send, receive) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES);
+    let batch = app.batch(id).await?;
+    let (send, receive) = mpsc::channel::<Sent>(PIECES);
     tokio::spawn(async move {
         if let Err(fault) = lines(&app, &batch, &send).await {
             warn!(batch = %batch.id, ?fault, "results were cut short");
@@ -47,17 +46,21 @@ pub(super) async fn results(
             let _ = send.send(Err(io::Error::other("results were cut short"))).await;
         }
     });
-    let body = stream::unfold(receive, async |mut receive| Some((receive.recv().await?, receive)));
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((kind, Body::from_stream(body)).into_response())
+    Ok((kind, streamed(receive)).into_response())
+}
+
+/// A piece of an answer; an error leaves it without its proper end.
+type Sent = Result<Bytes, io::Error>;
+
+/// A body that is sent as it is made.
+fn streamed(pieces: mpsc::Receiver<Sent>) -> Body {
+    let next = async |mut pieces: mpsc::Receiver<Sent>| Some((pieces.recv().await?, pieces));
+    Body::from_stream(stream::unfold(pieces, next))
 }
 
 /// Sends each terminal job as it was concluded last, in the order of conclusion.
-async fn lines(
-    app: &App,
-    batch: &Batch,
-    send: &mpsc::Sender<Result<Bytes, io::Error>>,
-) -> Result<(), Fault> {
+async fn lines(app: &App, batch: &Batch, send: &mpsc::Sender<Sent>) -> Result<(), Fault> {
     let mut after = None;
     loop {
         let (dones, next) = app.dones(batch, after, PAGE, |done| done.state.is_terminal()).await?;
@@ -87,8 +90,7 @@ pub(super) async fn images(
     OfBatch(id): OfBatch,
     Asked(query): Asked<ZipQuery>,
 ) -> Result<Response, Fault> {
-    let found = batch_header::load(&*app.ports.store, id).await?;
-    let (batch, _) = found.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let batch = app.batch(id).await?;
     let wanted = query.indices.as_deref().map(indices).transpose()?;
     let index = app.indexes.of(&batch).await?;
     let stored = index.concluded().filter(|found| found.state == JobState::Succeeded);
@@ -107,15 +109,14 @@ pub(super) async fn images(
         let own = line.custom_id.filter(|id| names.insert(id.clone()));
         named.push((JobId::new(id, job), own.unwrap_or_else(|| format!("{job:08}"))));
     }
-    let (send, receive) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES);
+    let (send, receive) = mpsc::channel::<Sent>(PIECES);
     let store = app.ports.store.clone();
     tokio::spawn(archive(store, named, send));
-    let body = stream::unfold(receive, async |mut receive| Some((receive.recv().await?, receive)));
     let head = [
         (header::CONTENT_TYPE, "application/zip".to_owned()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"excite-{id}.zip\"")),
     ];
-    Ok((head, Body::from_stream(body)).into_response())
+    Ok((head, streamed(receive)).into_response())
 }
 
 fn indices(text: &str) -> Result<Seeds, Fault> {
@@ -127,11 +128,7 @@ fn indices(text: &str) -> Result<Seeds, Fault> {
 }
 
 /// Fetches images and their sidecars, and sends them as one file.
-async fn archive(
-    store: Arc<dyn Store>,
-    jobs: Vec<(JobId, String)>,
-    send: mpsc::Sender<Result<Bytes, io::Error>>,
-) {
+async fn archive(store: Arc<dyn Store>, jobs: Vec<(JobId, String)>, send: mpsc::Sender<Sent>) {
     let (put, mut entries) = mpsc::channel::<(String, Bytes)>(AHEAD);
     let failed = send.clone();
     let writing = tokio::task::spawn_blocking(move || {
@@ -183,7 +180,7 @@ async fn archive(
 
 /// Writes into the body of an answer. Blocks: not for tasks.
 struct Pieces {
-    send: mpsc::Sender<Result<Bytes, io::Error>>,
+    send: mpsc::Sender<Sent>,
     piece: Vec<u8>,
 }
 

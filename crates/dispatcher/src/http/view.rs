@@ -1,13 +1,19 @@
 //! A batch as it is shown: its header, and how far it is.
 
 use excite_jobs::api::{BatchState, BatchView};
-use excite_jobs::{Batch, Summary, Tally, keys};
+use excite_jobs::{Batch, BatchId, Summary, Tally, keys};
 
 use super::App;
 use super::problem::Fault;
 use crate::header;
 
 impl App {
+    /// A batch that is asked for by its id.
+    pub(super) async fn batch(&self, id: BatchId) -> Result<Batch, Fault> {
+        let found = header::load(&*self.ports.store, id).await?;
+        found.map(|(batch, _)| batch).ok_or_else(|| Fault::missing(format!("batch {id}")))
+    }
+
     /// A batch as it is now.
     pub(super) async fn view(&self, batch: Batch) -> Result<BatchView, Fault> {
         let store = &*self.ports.store;
