@@ -47,6 +47,7 @@ use crate::ports::Ports;
 pub use self::body::BodyFault;
 pub use self::commit::announce;
 pub use self::error::AcceptError;
+pub(crate) use self::matrix::Written as Matrix;
 pub(crate) use self::options::{batch_name, within};
 pub use self::records::Format;
 pub use self::sweep::sweeper;

@@ -15,6 +15,7 @@ mod job;
 mod jobs;
 mod list;
 mod models;
+mod openapi;
 mod overview;
 mod problem;
 mod results;
@@ -27,12 +28,12 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::get;
+use axum::{Extension, Router};
 use excite_prompt::TokenizerError;
 use excite_service::health;
 use prometheus::Registry;
@@ -40,14 +41,19 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, error, info_span};
+use utoipa::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use self::events::Hubs;
 use self::list::BatchList;
+use self::openapi::{Whole, Written};
 use self::problem::Fault;
 use crate::accept::Accept;
 use crate::config::Dispatcher;
 use crate::estimates::EstimatesCache;
+use crate::header;
 use crate::job_index::JobIndexes;
 use crate::manifest::Manifests;
 use crate::metrics::Metrics;
@@ -138,42 +144,41 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
     let well: health::Probe = Arc::new(|| Ok(()));
     let probes = health::router(registry, well.clone(), well);
     let any = || DefaultBodyLimit::disable();
-    let api = Router::new()
-        .route("/v1/batches", post(batches::submit).layer(any()).get(batches::list))
-        .route(
-            "/v1/batches/{id}",
-            get(batches::show).patch(batches::change).delete(batches::delete),
-        )
-        .route("/v1/batches/{id}/events", get(events::of_batch))
-        .route("/v1/batches/{id}/results", get(results::results))
-        .route("/v1/batches/{id}/images.zip", get(results::images))
-        .route("/v1/batches/{id}/jobs", get(jobs::list))
-        .route("/v1/batches/{id}/jobs/{index}", get(job::show))
-        .route("/v1/batches/{id}/jobs/{index}/{what}", get(files::file))
-        .route("/v1/events", get(events::of_system))
-        .route("/v1/subjects", post(subjects::subjects))
-        .route("/v1/overview", get(overview::overview))
-        .route("/v1/statistics", get(overview::statistics))
-        .route("/v1/dead", get(dead::list))
-        .route("/v1/dead/replay", post(dead::replay))
-        .route("/v1/workers", get(system::workers))
-        .route("/v1/workers/{name}/drain", post(system::drain))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{name}", get(models::show).put(models::push))
-        .route(
-            "/v1/models/{name}/files/{sha256}",
-            put(models::put_file).layer(any()).head(models::head_file),
-        )
-        .route("/v1/session", get(access::session).post(access::sign_in).delete(access::sign_out))
-        .route("/v1/scale", get(system::scale))
-        .route("/v1/doctor", get(system::doctor))
-        .with_state(app.clone());
+    let (api, document) = OpenApiRouter::with_openapi(Whole::openapi())
+        .routes(routes!(batches::list))
+        .routes(routes!(batches::submit).layer(any()))
+        .routes(routes!(batches::show, batches::change, batches::delete))
+        .routes(routes!(events::of_batch))
+        .routes(routes!(results::results))
+        .routes(routes!(results::images))
+        .routes(routes!(jobs::list))
+        .routes(routes!(job::show))
+        .routes(routes!(files::file))
+        .routes(routes!(events::of_system))
+        .routes(routes!(subjects::subjects))
+        .routes(routes!(overview::overview))
+        .routes(routes!(overview::statistics))
+        .routes(routes!(dead::list))
+        .routes(routes!(dead::replay))
+        .routes(routes!(system::workers))
+        .routes(routes!(system::drain))
+        .routes(routes!(models::list))
+        .routes(routes!(models::show, models::push))
+        .routes(routes!(models::head_file, models::put_file).layer(any()))
+        .routes(routes!(access::session, access::sign_in, access::sign_out))
+        .routes(routes!(system::scale))
+        .routes(routes!(system::doctor))
+        .routes(routes!(openapi::document))
+        .with_state(app.clone())
+        .split_for_parts();
+    let document = Written(header::json(&document));
     let pages = dashboard::PAGES
         .into_iter()
         .fold(Router::new(), |pages, path| pages.route(path, get(dashboard::page)))
         .route("/assets/{*path}", get(dashboard::asset))
         .with_state(app.clone());
-    api.merge(probes)
+    api.layer(Extension(document))
+        .merge(probes)
         .merge(pages)
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 /// How soon a change of the file is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ const TOKEN_BYTES: usize = 32;
 const PREFIX: &str = "excite_";
 
 /// What somebody may do. Each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Look at everything.

@@ -7,6 +7,7 @@ mod jobs;
 mod system;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use batches::{
     BatchChange, BatchOptions, BatchPage, BatchProgressed, BatchState, BatchView, Deletion, DryRun,
@@ -21,7 +22,7 @@ pub use system::{
 };
 
 /// An error (RFC 9457), `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// `about:blank`: `code` says more than a link would.
     #[serde(rename = "type")]
@@ -45,7 +46,7 @@ pub struct Problem {
 }
 
 /// A line that was refused.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LineRefusal {
     /// From 1.
     pub line: u64,

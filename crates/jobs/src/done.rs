@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::id::BatchId;
 use crate::job::VERSION;
@@ -66,7 +67,7 @@ impl Done {
 }
 
 /// Sums over the jobs of a batch.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Tally {
     /// Jobs by state; states without jobs may be absent.

@@ -1,9 +1,13 @@
 //! Names of batches and jobs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use crate::limits::JOBS_MAX;
@@ -86,6 +90,38 @@ impl FromStr for JobId {
 impl Serialize for JobId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl PartialSchema for BatchId {
+    fn schema() -> RefOr<Schema> {
+        let uuid = ObjectBuilder::new().schema_type(Type::String);
+        uuid.format(Some(SchemaFormat::Custom("uuid".into())))
+            .description(Some("A batch: a UUID of version 7."))
+            .examples(["0192d7a0-0000-7000-8000-000000000001"])
+            .into()
+    }
+}
+
+impl ToSchema for BatchId {
+    fn name() -> Cow<'static, str> {
+        "BatchId".into()
+    }
+}
+
+impl PartialSchema for JobId {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.pattern(Some("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-[0-9]{8}$"))
+            .description(Some("A job: its batch and its place there, as eight digits."))
+            .examples(["0192d7a0-0000-7000-8000-000000000001-00000007"])
+            .into()
+    }
+}
+
+impl ToSchema for JobId {
+    fn name() -> Cow<'static, str> {
+        "JobId".into()
     }
 }
 

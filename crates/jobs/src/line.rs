@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::error::LineError;
 use crate::limits::LINE_BYTES_MAX;
@@ -12,7 +13,7 @@ use crate::spec::{Noise, SchedulerName};
 use crate::tries::Accept;
 
 /// What a person asks for. What is left out comes from the defaults and the model.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// What the image shows.
@@ -40,6 +41,7 @@ pub struct Line {
     /// What is done for the subjects.
     pub method: Option<MethodName>,
     /// The method's options: a `preset` and what differs from it.
+    #[schema(value_type = Option<Object>)]
     pub method_params: Option<Map<String, Value>>,
     /// When an image is good enough; until then further seeds are tried.
     pub accept: Option<Accept>,
@@ -70,7 +72,7 @@ pub const FIELDS: &[&str] = &[
 ];
 
 /// A subject as a person names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum SubjectRequest {
     /// `cat`, `cat#2` (the second one), `teddy bear`, or `#5` (the token at position 5).

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::error::LineError;
 use crate::limits::{ITERATIONS_MAX, THRESHOLDS_MAX};
@@ -13,7 +14,7 @@ use crate::spec::names;
 const PAPER_STEPS: f64 = 50.;
 
 /// What is done for the subjects.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "method", content = "method_params", rename_all = "snake_case")]
 pub enum Method {
     /// Attend-and-Excite (Chefer et al., SIGGRAPH 2023).
@@ -33,7 +34,7 @@ impl Method {
 }
 
 /// A method's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodName {
     /// [`Method::AttendAndExcite`].
@@ -46,13 +47,14 @@ names!(MethodName { AttendAndExcite = "attend_and_excite", None = "none" });
 
 /// Options of Attend-and-Excite. Where the paper and the authors' code differ,
 /// [`AttendAndExcite::official`] is the code and [`AttendAndExcite::paper`] the paper.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttendAndExcite {
     /// Updates are made at steps before this one.
     pub max_iter_to_alter: u32,
     /// Step index to the attention that the weakest subject must reach there by refinement.
     #[serde(with = "thresholds")]
+    #[schema(value_type = BTreeMap<String, f64>)]
     pub thresholds: BTreeMap<u32, f64>,
     /// Whether the keys of `thresholds` are meant for 50 steps and follow `steps`.
     pub scale_thresholds: bool,
@@ -75,7 +77,7 @@ pub struct AttendAndExcite {
 }
 
 /// When refinement ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Refinement {
     /// The loss before the last update was good enough (the authors' code).
@@ -85,7 +87,7 @@ pub enum Refinement {
 }
 
 /// Tokens that compete in the second softmax.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenRange {
     /// 1..76: all but the start and the last column (the authors' code on SD 1.x).
@@ -97,7 +99,7 @@ pub enum TokenRange {
 }
 
 /// Which token of a word in several pieces counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pieces {
     /// The one with the highest score at the first evaluation.
@@ -109,7 +111,7 @@ pub enum Pieces {
 }
 
 /// Smoothing of a subject's map.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Smoothing {
     /// Pixels along a side of the kernel, odd; 1 smooths nothing.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::resolve::ModelFacts;
 
 /// `models/<name>/model.json`, and the same as `models/<name>/<digest>.json` for jobs that were
 /// accepted when it was the current one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelCard {
     /// [`crate::VERSION`].
     pub v: u32,
@@ -28,7 +29,7 @@ pub struct ModelCard {
 }
 
 /// A file of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelFile {
     /// In hexadecimal.
     pub sha256: String,

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::done::Tally;
 use crate::id::{BatchId, JobId};
@@ -37,7 +38,7 @@ pub const EVENTS_MAX: usize = 10_000;
 pub struct ProgressError(pub String);
 
 /// What a worker says of itself, at most twice a second.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerBeat {
     /// [`crate::VERSION`].
     pub v: u32,
@@ -67,7 +68,7 @@ pub struct WorkerBeat {
 }
 
 /// What a worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
     /// Loads models, tests itself.
@@ -81,7 +82,7 @@ pub enum WorkerState {
 }
 
 /// A job that runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunningJob {
     /// The job.
     pub job: JobId,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use excite_prompt::{Encoding, FoundSubject, MAX_SUBJECTS, Subject, Tokenizer, find_subjects};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::LineError;
 use crate::limits;
@@ -21,7 +22,7 @@ const STEPS: u32 = 50;
 const GUIDANCE_SCALE: f64 = 7.5;
 
 /// What a line is checked against.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelFacts {
     /// `name@digest`.
     pub name: String,
@@ -37,6 +38,7 @@ pub struct ModelFacts {
     pub train_timesteps: u32,
     /// The model's own scheduler, or its class if that is none of ours.
     #[serde(with = "scheduler_or_class")]
+    #[schema(value_type = String)]
     pub scheduler: Result<SchedulerName, String>,
     /// Whether only the prompt's own tokens should compete in the second softmax.
     pub prompt_only_tokens: bool,

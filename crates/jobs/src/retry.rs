@@ -3,6 +3,7 @@
 //! The one table of it. Not here: what state that makes of the job (`state`).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::outcome::Class;
 use crate::spec::names;
@@ -87,7 +88,9 @@ pub enum Next {
 }
 
 /// Why a job was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
     /// The job itself is wrong.

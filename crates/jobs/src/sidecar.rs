@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::spec::Spec;
 use crate::tries::{Accept, Tries, Try};
@@ -61,7 +62,7 @@ pub struct Attention {
 }
 
 /// The attention of a subject on a grid over the image, row by row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeatMap {
     /// Rows.
     pub height: usize,
@@ -72,15 +73,18 @@ pub struct HeatMap {
 }
 
 /// One step of the run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepLine {
     /// The scheduler's number.
     pub timestep: f32,
     /// Factor of an update.
+    #[schema(value_type = Option<f32>)]
     pub step_size: Number,
     /// The loss that decided the update.
+    #[schema(value_type = Option<f32>)]
     pub loss: Number,
     /// The scores that decided the update; where there was none, those that were observed.
+    #[schema(value_type = Vec<Option<f32>>)]
     pub scores: Vec<Number>,
     /// Refinement iterations.
     pub refinements: u32,

@@ -5,6 +5,7 @@ use std::fmt;
 use excite_prompt::Subject;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::method::Method;
 
@@ -12,7 +13,7 @@ use crate::method::Method;
 pub const ENGINE: u32 = 1;
 
 /// What an image is. Two equal specs on one kind of machine give equal bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Spec {
     /// The text, as given.
     pub prompt: String,
@@ -133,7 +134,7 @@ macro_rules! names {
 pub(crate) use names;
 
 /// A generator of noise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Noise {
     /// As `torch.randn` draws it with a CPU generator: a seed means what it means in diffusers.
@@ -146,7 +147,7 @@ pub enum Noise {
 names!(Noise { TorchCpu = "torch_cpu", Philox = "philox" });
 
 /// A scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SchedulerName {
     /// Pseudo linear multistep, the default of SD 1.x.

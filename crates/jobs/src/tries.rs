@@ -4,13 +4,14 @@
 //! Not here: how a try is run (`excite_diffusion::Search`).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::LineError;
 use crate::limits;
 use crate::sidecar::Number;
 
 /// When an image is good enough, and how many seeds may be tried for it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Accept {
     /// The score that the weakest subject must have after the guided steps, 0 to 1.
@@ -25,11 +26,12 @@ fn max_seeds() -> u32 {
 }
 
 /// A seed that was tried.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Try {
     /// The seed.
     pub seed: u32,
     /// Of the weakest subject after the guided steps.
+    #[schema(value_type = Option<f32>)]
     pub score: Number,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::tokenizer::{Encoding, Word};
 
@@ -11,7 +12,7 @@ pub const MAX_SUBJECTS: usize = 8;
 
 /// A word that must appear in the image. Stored with its positions, so that a better subject
 /// finder never changes an old job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Subject {
     /// The word, as people know it.
     pub word: String,

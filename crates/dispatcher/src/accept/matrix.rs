@@ -4,11 +4,12 @@
 
 use std::io::Read;
 
-use excite_jobs::Seeds;
 use excite_jobs::api::LineRefusal;
 use excite_jobs::limits::{BATCH_LINES_MAX, JOBS_MAX};
+use excite_jobs::{Line, Seeds};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::body::{BodyFault, Counted};
 
@@ -18,21 +19,30 @@ const BYTES_MAX: u64 = 16 << 20;
 const AXES_MAX: usize = 32;
 
 /// A matrix as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Written {
+#[schema(as = Matrix)]
+pub(crate) struct Written {
+    /// How the values are combined.
     #[serde(default)]
     mode: Mode,
+    /// By field of a line (or `method_params.` and an option), its values; seeds also as `0..8`.
+    #[schema(value_type = Object)]
     axes: Map<String, Value>,
+    /// What lines say nothing of.
     #[serde(default)]
+    #[schema(value_type = Line)]
     defaults: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// How values of fields are combined.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
+    /// Each with each.
     #[default]
     Product,
+    /// The first of each, then the second.
     Zip,
 }
 

@@ -13,14 +13,16 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::App;
 use super::extract::Document;
+use super::openapi::Problems;
 use super::problem::Fault;
 use crate::tokens::{Holder, Scope, Tokens};
 
 /// The cookie that holds the token of a person who signed in.
-const COOKIE: &str = "excite_token";
+pub(super) const COOKIE: &str = "excite_token";
 /// How long a browser keeps it, in seconds.
 const COOKIE_SECONDS: u64 = 30 * 24 * 3600;
 
@@ -44,7 +46,7 @@ impl Caller {
 }
 
 /// Answer of `GET /v1/session`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct Session {
     /// Whose token it is; none where nobody is asked.
     name: Option<String>,
@@ -57,7 +59,7 @@ pub(super) struct Session {
 }
 
 /// Body of `POST /v1/session`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignIn {
     token: String,
@@ -173,6 +175,14 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
     })
 }
 
+/// Who asks, and what they may do.
+#[utoipa::path(
+    get,
+    path = "/v1/session",
+    tag = "session",
+    operation_id = "showSession",
+    responses((status = 200, description = "Who.", body = Session), Problems)
+)]
 pub(super) async fn session(
     axum::Extension(caller): axum::Extension<Caller>,
 ) -> Result<Json<Session>, Fault> {
@@ -182,6 +192,16 @@ pub(super) async fn session(
     Ok(Json(Session::of(caller.holder.as_ref())))
 }
 
+/// Sign in: a browser gets a cookie.
+#[utoipa::path(
+    post,
+    path = "/v1/session",
+    tag = "session",
+    operation_id = "signIn",
+    security(()),
+    request_body(content = SignIn, example = json!({"token": "excite_..."})),
+    responses((status = 200, description = "Who.", body = Session), Problems)
+)]
 pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -193,6 +213,15 @@ pub(super) async fn sign_in(
     Ok(([(header::SET_COOKIE, cookie)], Json(Session::of(Some(&holder)))).into_response())
 }
 
+/// Sign out: the browser forgets the cookie.
+#[utoipa::path(
+    delete,
+    path = "/v1/session",
+    tag = "session",
+    operation_id = "signOut",
+    security(()),
+    responses((status = 204, description = "Forgotten."), Problems)
+)]
 pub(super) async fn sign_out(headers: HeaderMap) -> Result<Response, Fault> {
     let cookie = cookie("", 0, &headers)?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())

@@ -7,21 +7,73 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use excite_jobs::api::{BatchChange, BatchOptions, BatchPage, BatchState, BatchView, Deletion};
+use excite_jobs::api::{
+    BatchChange, BatchOptions, BatchPage, BatchState, BatchView, Deletion, DryRun, Problem,
+};
 use excite_jobs::{BatchId, limits};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tracing::warn;
+use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{Asked, Document, OfBatch, PageQuery, limit_of, text};
+use super::openapi::Problems;
 use super::problem::Fault;
-use crate::accept::{Accepted, Format, Submission, announce, batch_name, is_traceparent, within};
+use crate::accept::{
+    Accepted, Format, Matrix, Submission, announce, batch_name, is_traceparent, within,
+};
 use crate::{delete, header as batch_header};
+
+/// Answer of `POST /v1/batches` with 200.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described: each is sent as it is")]
+enum Submitted {
+    /// What it would be.
+    DryRun(DryRun),
+    /// What it is.
+    Batch(BatchView),
+}
 
 /// Batches that are read for a page at a time.
 const AT_A_TIME: usize = 16;
 
+/// Submit a batch, or see what it would be with `dry_run`.
+///
+/// The body is lines, one job or more each: NDJSON (each line a `Line`), CSV (the first row names
+/// the fields of a `Line`), one prompt a line, or a matrix of values. It may be compressed with
+/// gzip. Under one `Idempotency-Key` the same request makes one batch, however often it is sent.
+#[utoipa::path(
+    post,
+    path = "/v1/batches",
+    tag = "batches",
+    operation_id = "submitBatch",
+    params(
+        BatchOptions,
+        ("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 200, pattern = "^[!-~]+$"),
+        ("content-encoding" = Option<String>, Header, pattern = "^(gzip|identity)$"),
+        ("traceparent" = Option<String>, Header, description = "Travels with the jobs (W3C Trace Context).")
+    ),
+    request_body(
+        description = "Lines, or a matrix.",
+        content(
+            (String = "application/x-ndjson", example = "{\"prompt\": \"a cat and a frog\", \"seeds\": \"0..2\", \"custom_id\": \"pair\"}\n"),
+            (String = "text/csv", example = "prompt,seed,custom_id\na cat and a frog,7,pair\n"),
+            (String = "text/plain", example = "a cat and a frog\na dog and a red ball\n"),
+            (Matrix = "application/json", example = json!({
+                "mode": "product",
+                "axes": {"prompt": ["a cat and a frog"], "seed": "0..2"},
+                "defaults": {"steps": 8}
+            })),
+        )
+    ),
+    responses(
+        (status = 200, description = "A dry run, or a batch that was accepted before.", body = Submitted),
+        (status = 202, description = "Accepted.", body = BatchView, headers(("location" = String))),
+        Problems
+    )
+)]
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
     Asked(options): Asked<BatchOptions>,
@@ -86,6 +138,15 @@ fn submission(options: BatchOptions, headers: &HeaderMap) -> Result<Submission, 
     Ok(Submission { options, format, gzip, key, traceparent })
 }
 
+/// Batches, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/batches",
+    tag = "batches",
+    operation_id = "listBatches",
+    params(PageQuery),
+    responses((status = 200, description = "A page.", body = BatchPage), Problems)
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Asked(page): Asked<PageQuery>,
@@ -127,6 +188,15 @@ impl App {
     }
 }
 
+/// A batch with its sums.
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}",
+    tag = "batches",
+    operation_id = "showBatch",
+    params(OfBatch),
+    responses((status = 200, description = "As it is now.", body = BatchView), Problems)
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
@@ -135,6 +205,25 @@ pub(super) async fn show(
     Ok(Json(app.view(batch).await?))
 }
 
+/// Pause, weigh, rename or cancel a batch.
+///
+/// With `If-Match` only if nobody changed it meanwhile.
+#[utoipa::path(
+    patch,
+    path = "/v1/batches/{id}",
+    tag = "batches",
+    operation_id = "changeBatch",
+    params(
+        OfBatch,
+        ("if-match" = Option<String>, Header, description = "The batch's `revision`.", pattern = "^(\\*|\"?[0-9]{1,19}\"?)$")
+    ),
+    request_body(content = BatchChange, example = json!({"weight": 10})),
+    responses(
+        (status = 200, description = "As it is then.", body = BatchView),
+        (status = 412, description = "Somebody changed it.", body = Problem, content_type = "application/problem+json"),
+        Problems
+    )
+)]
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
@@ -192,12 +281,24 @@ pub(super) async fn change(
     Ok(Json(app.view(batch).await?))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
+    /// Only count.
+    #[param(example = true)]
     dry_run: bool,
 }
 
+/// Delete a finished or cancelled batch with all that is stored of it, or count what would go.
+#[utoipa::path(
+    delete,
+    path = "/v1/batches/{id}",
+    tag = "batches",
+    operation_id = "deleteBatch",
+    params(OfBatch, DeleteQuery),
+    responses((status = 200, description = "What went.", body = Deletion), Problems)
+)]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,

@@ -13,9 +13,11 @@ use excite_jobs::{
     Batch, BatchId, Control, DeadReason, State as JobState, Summary, Tally, keys, limits,
 };
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::App;
 use super::extract::{Asked, Document};
+use super::openapi::Problems;
 use super::problem::Fault;
 use crate::{done_log, header};
 
@@ -24,9 +26,12 @@ const BATCHES_MAX: usize = 200;
 /// Indices that a group lists.
 const INDICES_MAX: usize = 20;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DeadQuery {
+    /// Only of this batch; otherwise of the newest 200.
+    #[param(nullable = false)]
     batch: Option<BatchId>,
 }
 
@@ -38,6 +43,15 @@ struct DeadJob {
     message: String,
 }
 
+/// Dead jobs by batch, reason and code.
+#[utoipa::path(
+    get,
+    path = "/v1/dead",
+    tag = "dead",
+    operation_id = "listDead",
+    params(DeadQuery),
+    responses((status = 200, description = "Groups of them.", body = DeadList), Problems)
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Asked(query): Asked<DeadQuery>,
@@ -63,6 +77,18 @@ pub(super) async fn list(
     Ok(Json(DeadList { groups }))
 }
 
+/// Try dead jobs again.
+#[utoipa::path(
+    post,
+    path = "/v1/dead/replay",
+    tag = "dead",
+    operation_id = "replayDead",
+    request_body(
+        content = ReplayRequest,
+        example = json!({"batch": "0192d7a0-0000-7000-8000-000000000001", "reason": "attempts"})
+    ),
+    responses((status = 200, description = "How many.", body = Replayed), Problems)
+)]
 pub(super) async fn replay(
     State(app): State<Arc<App>>,
     Document(request): Document<ReplayRequest>,

@@ -24,6 +24,7 @@ use tracing::debug;
 use super::App;
 use super::access::Caller;
 use super::extract::{OfBatch, text};
+use super::openapi::Problems;
 use super::problem::Fault;
 use super::system::workers_now;
 use crate::header as batch_header;
@@ -86,6 +87,21 @@ impl Hubs {
     }
 }
 
+/// Watch a batch: server-sent events.
+///
+/// `progress` (`BatchProgressed`) at most four times a second, `gone` when it is deleted. With
+/// `Last-Event-ID` nothing comes twice.
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}/events",
+    tag = "batches",
+    operation_id = "watchBatch",
+    params(OfBatch, ("last-event-id" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "Events.", body = String, content_type = "text/event-stream"),
+        Problems
+    )
+)]
 pub(super) async fn of_batch(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
@@ -97,6 +113,17 @@ pub(super) async fn of_batch(
     Ok(listen(app.hubs.of(&app, Some(id)), caller, last))
 }
 
+/// Watch everything: server-sent events `overview` (`Overview`) and `workers` (`Workers`).
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "system",
+    operation_id = "watchSystem",
+    responses(
+        (status = 200, description = "Events.", body = String, content_type = "text/event-stream"),
+        Problems
+    )
+)]
 pub(super) async fn of_system(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,

@@ -4,11 +4,17 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use excite_jobs::{BatchId, JobId, limits};
+use excite_jobs::{BatchId, JobId, ModelCard, limits};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Required, Schema};
+use utoipa::{IntoParams, PartialSchema};
 
 use super::problem::Fault;
+use crate::models::is_sha256;
 
 /// The query, with unknown names refused.
 pub(super) struct Asked<T>(pub(super) T);
@@ -60,6 +66,12 @@ impl<S: Send + Sync> FromRequestParts<S> for OfBatch {
     }
 }
 
+impl IntoParams for OfBatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![batch_in_path()]
+    }
+}
+
 /// A job in the path.
 pub(super) struct OfJob(pub(super) JobId);
 
@@ -70,6 +82,12 @@ impl<S: Send + Sync> FromRequestParts<S> for OfJob {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
         let Path((batch, index)) = path.map_err(|e| bad_id(e.body_text()))?;
         job(&batch, &index).map(Self)
+    }
+}
+
+impl IntoParams for OfJob {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![batch_in_path(), index_in_path()]
     }
 }
 
@@ -86,6 +104,96 @@ impl<S: Send + Sync> FromRequestParts<S> for OfJobFile {
     }
 }
 
+impl IntoParams for OfJobFile {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let names = ["image", "thumbnail", "sidecar", "attention", "trace"];
+        let what = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
+        let what = in_path("what", "Which of the files.", what.into(), json!("image"));
+        vec![batch_in_path(), index_in_path(), what]
+    }
+}
+
+/// A model or worker in the path.
+pub(super) struct OfName(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfName {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(name) = path.map_err(|e| bad_name(e.body_text()))?;
+        named(name).map(Self)
+    }
+}
+
+impl IntoParams for OfName {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![name_in_path()]
+    }
+}
+
+/// A model in the path, and the SHA-256 of one of its files.
+pub(super) struct OfModelFile(pub(super) String, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfModelFile {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((name, sha256)) = path.map_err(|e| bad_name(e.body_text()))?;
+        if !is_sha256(&sha256) {
+            let remedy = "Use 64 hexadecimal digits in lower case.";
+            return Err(Fault::bad("sha256", "this is no SHA-256", remedy));
+        }
+        Ok(Self(named(name)?, sha256))
+    }
+}
+
+impl IntoParams for OfModelFile {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let sha256 = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{64}$"));
+        let example = json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let sha256 = in_path("sha256", "Of the file.", sha256.into(), example);
+        vec![name_in_path(), sha256]
+    }
+}
+
+fn named(name: String) -> Result<String, Fault> {
+    // Workers take their names from hosts, which are named as models are.
+    if ModelCard::is_name(&name) {
+        return Ok(name);
+    }
+    let name: String = name.chars().take(100).collect();
+    Err(bad_name(format!("`{name}` names no model and no worker")))
+}
+
+fn bad_name(detail: String) -> Fault {
+    Fault::bad("bad_name", detail, "Use letters, digits, `.`, `_` and `-`.")
+}
+
+fn batch_in_path() -> Parameter {
+    let example = json!("0192d7a0-0000-7000-8000-000000000001");
+    in_path("id", "The batch.", BatchId::schema(), example)
+}
+
+fn index_in_path() -> Parameter {
+    let index = ObjectBuilder::new().schema_type(Type::Integer);
+    let index = index.minimum(Some(0)).maximum(Some(limits::JOBS_MAX - 1));
+    in_path("index", "Place of the job in the batch.", index.into(), json!(0))
+}
+
+fn name_in_path() -> Parameter {
+    let name = ObjectBuilder::new().schema_type(Type::String);
+    let name = name.pattern(Some("^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"));
+    in_path("name", "Its name.", name.into(), json!("emoji"))
+}
+
+fn in_path(name: &str, description: &str, schema: RefOr<Schema>, example: Value) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
+    let parameter = parameter.required(Required::True).description(Some(description));
+    parameter.schema(Some(schema)).example(Some(example)).build()
+}
+
 fn job(batch: &str, index: &str) -> Result<JobId, Fault> {
     let batch: BatchId = batch.parse().map_err(|e: excite_jobs::IdError| bad_id(e.to_string()))?;
     let index = index.parse::<u32>().ok().filter(|index| *index < limits::JOBS_MAX);
@@ -98,10 +206,15 @@ fn bad_id(detail: String) -> Fault {
 }
 
 /// A page of a list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
+    /// `next` of the page before.
+    #[param(value_type = Option<BatchId>, nullable = false)]
     pub(super) after: Option<String>,
+    /// Entries of the page, 50 if left out.
+    #[param(minimum = 1, maximum = 1000, example = 10, nullable = false)]
     pub(super) limit: Option<usize>,
 }
 

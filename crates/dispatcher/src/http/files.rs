@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::App;
 use super::extract::{OfJobFile, text};
+use super::openapi::Problems;
 use super::problem::Fault;
 
 /// Pixels of the longer side of a thumbnail.
@@ -34,6 +35,32 @@ const FOR_LINKS: HeaderValue = HeaderValue::from_static("private, max-age=600");
 /// What is stored never changes.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
+/// What is stored of a job, or its thumbnail.
+///
+/// Where the store can be reached by browsers, the answer is an address there.
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}/jobs/{index}/{what}",
+    tag = "jobs",
+    operation_id = "fetchFile",
+    params(OfJobFile, ("if-none-match" = Option<String>, Header)),
+    responses(
+        (
+            status = 200,
+            description = "The file.",
+            content(
+                (Vec<u8> = "image/png"),
+                (Vec<u8> = "image/jpeg"),
+                (Object = "application/json"),
+                (Vec<u8> = "application/octet-stream"),
+            ),
+            headers(("etag" = String))
+        ),
+        (status = 304, description = "The one that is known."),
+        (status = 307, description = "Where it is.", headers(("location" = String))),
+        Problems
+    )
+)]
 pub(super) async fn file(
     State(app): State<Arc<App>>,
     OfJobFile(job, what): OfJobFile,

@@ -9,6 +9,7 @@ use excite_jobs::api::{JobPage, JobView};
 use excite_jobs::progress::unpack;
 use excite_jobs::{Batch, Done, State, StoredLine};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::App;
 use super::problem::Fault;
@@ -18,7 +19,7 @@ use crate::job_index::{Found, Index, JOBS_MAX};
 const PARTS_MAX: usize = 200;
 
 /// The order of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 pub(super) enum Sort {
     /// By place in the batch.
     #[serde(rename = "index")]

@@ -11,8 +11,18 @@ use tracing::warn;
 
 use super::App;
 use super::extract::OfJob;
+use super::openapi::Problems;
 use super::problem::Fault;
 
+/// All that is known of a job: spec, timeline, scores step by step, maps, tries.
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}/jobs/{index}",
+    tag = "jobs",
+    operation_id = "showJob",
+    params(OfJob),
+    responses((status = 200, description = "The job.", body = JobDetail), Problems)
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfJob(job): OfJob,

@@ -10,25 +10,44 @@ use excite_jobs::api::{JobPage, JobView};
 use excite_jobs::{Batch, BatchId, Done, JobId, Spec, State as JobState, StoredLine, keys};
 use serde::Deserialize;
 use tracing::warn;
+use utoipa::IntoParams;
 
 use super::App;
 use super::extract::{Asked, OfBatch, limit_of};
 use super::find::{Sort, Wanted};
+use super::openapi::Problems;
 use super::problem::Fault;
 
 /// Conclusions that one request looks through at most: with a filter, few of them may fit.
 const LOOKED_AT_MAX: usize = 100_000;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct JobsQuery {
+    /// Only those.
+    #[param(nullable = false)]
     state: Option<JobState>,
+    /// Only those with this label, as `key:value`.
+    #[param(example = "subject:cat", pattern = "^[^:]+:.*$", nullable = false)]
     label: Option<String>,
+    /// Only those with this name.
+    #[param(nullable = false)]
     custom_id: Option<String>,
+    /// Only images whose weakest subject has at least this score.
+    #[param(nullable = false)]
     min_score: Option<f32>,
+    /// Only images whose weakest subject has at most this score.
+    #[param(nullable = false)]
     max_score: Option<f32>,
+    /// The order; each job comes once then.
+    #[param(inline, nullable = false)]
     sort: Option<Sort>,
+    /// `next` of the page before, with the same query.
+    #[param(nullable = false)]
     after: Option<String>,
+    /// Entries of the page, 50 if left out.
+    #[param(minimum = 1, maximum = 1000, example = 10, nullable = false)]
     limit: Option<usize>,
 }
 
@@ -82,6 +101,18 @@ impl FromStr for Place {
     }
 }
 
+/// Jobs of a batch.
+///
+/// Without `sort` and filters: what was concluded, in that order, where a job may come twice and
+/// the later one counts. Otherwise each job once.
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}/jobs",
+    tag = "jobs",
+    operation_id = "listJobs",
+    params(OfBatch, JobsQuery),
+    responses((status = 200, description = "A page.", body = JobPage), Problems)
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,

@@ -10,9 +10,11 @@ use excite_jobs::api::{Broker, Overview, Statistics, StatisticsPoint, WorkerCoun
 use excite_jobs::progress::{POINTS_MAX, Point, WorkerState};
 use serde::Deserialize;
 use time::OffsetDateTime;
+use utoipa::IntoParams;
 
 use super::App;
 use super::extract::Asked;
+use super::openapi::Problems;
 use super::problem::Fault;
 use crate::lead::activity::EVERY;
 use crate::scale;
@@ -20,6 +22,14 @@ use crate::scale;
 /// What `the last hour` is.
 const HOUR_SECONDS: i64 = 3600;
 
+/// How everything is: images a second, backlog, time to drain, failures, workers, cost.
+#[utoipa::path(
+    get,
+    path = "/v1/overview",
+    tag = "system",
+    operation_id = "showOverview",
+    responses((status = 200, description = "As it is now.", body = Overview), Problems)
+)]
 pub(super) async fn overview(State(app): State<Arc<App>>) -> Json<Overview> {
     Json(app.overview().await)
 }
@@ -104,12 +114,24 @@ impl Hour {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct StatisticsQuery {
+    /// How far back; 60 if left out.
+    #[param(minimum = 1, example = 60, nullable = false)]
     minutes: Option<u32>,
 }
 
+/// The same over time, a point every ten seconds.
+#[utoipa::path(
+    get,
+    path = "/v1/statistics",
+    tag = "system",
+    operation_id = "showStatistics",
+    params(StatisticsQuery),
+    responses((status = 200, description = "Points for charts.", body = Statistics), Problems)
+)]
 pub(super) async fn statistics(
     State(app): State<Arc<App>>,
     Asked(query): Asked<StatisticsQuery>,

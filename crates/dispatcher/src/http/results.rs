@@ -16,11 +16,13 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::warn;
+use utoipa::IntoParams;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::App;
 use super::extract::{Asked, OfBatch};
+use super::openapi::Problems;
 use super::problem::Fault;
 use crate::header as batch_header;
 
@@ -33,6 +35,18 @@ const PIECES: usize = 16;
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// Every concluded job of a batch, a line of JSON each (`JobView`).
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}/results",
+    tag = "batches",
+    operation_id = "fetchResults",
+    params(OfBatch),
+    responses(
+        (status = 200, description = "NDJSON.", body = String, content_type = "application/x-ndjson"),
+        Problems
+    )
+)]
 pub(super) async fn results(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
@@ -79,12 +93,27 @@ async fn lines(app: &App, batch: &Batch, send: &mpsc::Sender<Sent>) -> Result<()
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ZipQuery {
+    /// Which jobs; all if left out.
+    #[param(example = "0..4,9", pattern = "^[0-9]{1,6}(,[0-9]{1,6})*$", nullable = false)]
     indices: Option<String>,
 }
 
+/// Images of a batch with their sidecars, as one ZIP file.
+#[utoipa::path(
+    get,
+    path = "/v1/batches/{id}/images.zip",
+    tag = "batches",
+    operation_id = "fetchImages",
+    params(OfBatch, ZipQuery),
+    responses(
+        (status = 200, description = "A ZIP file.", body = Vec<u8>, content_type = "application/zip"),
+        Problems
+    )
+)]
 pub(super) async fn images(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,

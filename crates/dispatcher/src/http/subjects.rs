@@ -10,8 +10,18 @@ use excite_prompt::{Doubt, Word, find_subjects};
 
 use super::App;
 use super::extract::Document;
+use super::openapi::Problems;
 use super::problem::Fault;
 
+/// The subjects that would be found in a prompt, and its words.
+#[utoipa::path(
+    post,
+    path = "/v1/subjects",
+    tag = "batches",
+    operation_id = "findSubjects",
+    request_body(content = SubjectsRequest, example = json!({"prompt": "a cat and a frog"})),
+    responses((status = 200, description = "What was found.", body = Prompted), Problems)
+)]
 pub(super) async fn subjects(
     State(app): State<Arc<App>>,
     Document(request): Document<SubjectsRequest>,

@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use excite_jobs::ModelCard;
 use excite_jobs::api::{Doctor, Scale};
 use excite_jobs::progress::WorkerBeat;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::App;
-use super::extract::Asked;
+use super::extract::{Asked, OfName};
+use super::openapi::Problems;
 use super::problem::Fault;
 use crate::{doctor, scale};
 
 /// Answer of `GET /v1/workers`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Workers {
     workers: Vec<WorkerBeat>,
     /// Why the list may be empty though there are workers.
@@ -25,6 +26,14 @@ pub(super) struct Workers {
     note: Option<String>,
 }
 
+/// Workers as they last said.
+#[utoipa::path(
+    get,
+    path = "/v1/workers",
+    tag = "system",
+    operation_id = "listWorkers",
+    responses((status = 200, description = "Those that live.", body = Workers), Problems)
+)]
 pub(super) async fn workers(State(app): State<Arc<App>>) -> Json<Workers> {
     Json(workers_now(&app).await)
 }
@@ -41,32 +50,49 @@ pub(super) async fn workers_now(app: &App) -> Workers {
 }
 
 /// Answer of `POST /v1/workers/{name}/drain`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Drained {
     worker: String,
 }
 
+/// Let a worker finish what runs, and end.
+#[utoipa::path(
+    post,
+    path = "/v1/workers/{name}/drain",
+    tag = "system",
+    operation_id = "drainWorker",
+    params(OfName),
+    responses((status = 202, description = "It was told.", body = Drained), Problems)
+)]
 pub(super) async fn drain(
     State(app): State<Arc<App>>,
-    Path(worker): Path<String>,
+    OfName(worker): OfName,
 ) -> Result<(StatusCode, Json<Drained>), Fault> {
-    // Workers take their names from hosts, which are named as models are.
-    let known = ModelCard::is_name(&worker)
-        && app.ports.progress.workers().await?.iter().any(|beat| beat.worker == worker);
-    if !known {
-        let name: String = worker.chars().take(100).collect();
-        return Err(Fault::missing(format!("worker `{name}`")));
+    if !app.ports.progress.workers().await?.iter().any(|beat| beat.worker == worker) {
+        return Err(Fault::missing(format!("worker `{worker}`")));
     }
     app.ports.progress.drain(&worker).await?;
     Ok((StatusCode::ACCEPTED, Json(Drained { worker })))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ScaleQuery {
+    /// Which group of workers; `default` if left out.
+    #[param(example = "default", nullable = false)]
     pool: Option<String>,
 }
 
+/// Workers wanted, and why: for an autoscaler.
+#[utoipa::path(
+    get,
+    path = "/v1/scale",
+    tag = "system",
+    operation_id = "showScale",
+    params(ScaleQuery),
+    responses((status = 200, description = "How many.", body = Scale), Problems)
+)]
 pub(super) async fn scale(
     State(app): State<Arc<App>>,
     Asked(query): Asked<ScaleQuery>,
@@ -90,6 +116,14 @@ fn no_pool(name: &str, pools: &BTreeMap<String, crate::config::Pool>) -> Fault {
     Fault::new(StatusCode::NOT_FOUND, "unknown_pool", format!("there is no pool `{name}`"), remedy)
 }
 
+/// What the dispatcher reaches, and what to do where it does not.
+#[utoipa::path(
+    get,
+    path = "/v1/doctor",
+    tag = "system",
+    operation_id = "showDoctor",
+    responses((status = 200, description = "The checks.", body = Doctor), Problems)
+)]
 pub(super) async fn doctor(State(app): State<Arc<App>>) -> Json<Doctor> {
     Json(doctor::doctor(&app.ports, &app.models, &app.config).await)
 }

@@ -8,6 +8,7 @@ mod batches;
 mod idempotency;
 mod jobs;
 mod models;
+mod openapi;
 mod server;
 mod system;
 mod watch;

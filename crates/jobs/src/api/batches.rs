@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use excite_prompt::Subject;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::done::Tally;
 use crate::id::BatchId;
@@ -13,8 +14,9 @@ use crate::job::Lane;
 /// Query of `POST /v1/batches`; the body is lines: NDJSON (`application/x-ndjson`), CSV
 /// (`text/csv`, first row names fields), one prompt a line (`text/plain`), or a matrix
 /// (`application/json`).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct BatchOptions {
     /// What a person calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +50,7 @@ pub struct BatchOptions {
 }
 
 /// Answer to a dry run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DryRun {
     /// Lines.
     pub lines: u64,
@@ -74,7 +76,7 @@ pub struct DryRun {
 }
 
 /// Body of `POST /v1/subjects`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectsRequest {
     /// The prompt.
@@ -82,7 +84,7 @@ pub struct SubjectsRequest {
 }
 
 /// Answer to it: what would be found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Prompted {
     /// As a line would name them.
     pub subjects: Vec<Subject>,
@@ -95,7 +97,7 @@ pub struct Prompted {
 }
 
 /// A word of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PromptWord {
     /// In lower case.
     pub word: String,
@@ -108,7 +110,7 @@ pub struct PromptWord {
 }
 
 /// Something to know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WarningView {
     /// Stable, for programs.
     pub code: String,
@@ -117,7 +119,7 @@ pub struct WarningView {
 }
 
 /// A line that is taken otherwise than its writer may expect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LineWarning {
     /// From 1.
     pub line: u64,
@@ -128,7 +130,7 @@ pub struct LineWarning {
 }
 
 /// A batch as it is now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BatchView {
     /// Its name.
     pub id: BatchId,
@@ -178,7 +180,9 @@ pub struct BatchView {
 }
 
 /// Where a batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchState {
     /// Its jobs are fed and run.
@@ -199,7 +203,7 @@ crate::spec::names!(BatchState {
 });
 
 /// Answer of `GET /v1/batches?after=&limit=`: the newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BatchPage {
     /// The batches.
     pub batches: Vec<BatchView>,
@@ -208,7 +212,7 @@ pub struct BatchPage {
 }
 
 /// Body of `PATCH /v1/batches/{id}`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchChange {
     /// What a person calls it.
@@ -226,7 +230,7 @@ pub struct BatchChange {
 }
 
 /// Answer of `DELETE /v1/batches/{id}?dry_run=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Deletion {
     /// Objects that go.
     pub objects: u64,
@@ -237,7 +241,7 @@ pub struct Deletion {
 }
 
 /// The event `progress` of `GET /v1/batches/{id}/events`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BatchProgressed {
     /// When, by the dispatcher's clock.
     #[serde(with = "time::serde::rfc3339")]

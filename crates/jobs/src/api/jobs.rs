@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::id::{BatchId, JobId};
 use crate::outcome::{Failure, Success};
@@ -15,7 +16,7 @@ use crate::tries::{Accept, Try};
 
 /// Answer of `GET /v1/batches/{id}/jobs`. Without `sort`: jobs that were concluded, in the order of
 /// their conclusion, where a job may come twice and the later one counts. With it: each job once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobPage {
     /// The jobs.
     pub jobs: Vec<JobView>,
@@ -25,7 +26,7 @@ pub struct JobPage {
 
 /// A job that was concluded. Its image is at `/v1/batches/{batch}/jobs/{index}/image`, its sidecar
 /// at `.../sidecar`, likewise `attention` and `trace`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// Its name.
     pub id: JobId,
@@ -64,7 +65,7 @@ pub struct JobView {
 }
 
 /// Answer of `GET /v1/batches/{id}/jobs/{index}`: all that is known of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobDetail {
     /// As lists show it.
     #[serde(flatten)]
@@ -92,7 +93,7 @@ pub struct JobDetail {
 }
 
 /// Something that happened to a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobEvent {
     /// When, by the clock of whoever noted it.
     #[serde(with = "time::serde::rfc3339")]
@@ -110,7 +111,7 @@ pub struct JobEvent {
 }
 
 /// What can happen to a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobEventKind {
     /// Its batch was accepted.
@@ -134,7 +135,7 @@ pub enum JobEventKind {
 }
 
 /// A job on a worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobRun {
     /// Which.
     pub worker: String,
@@ -149,7 +150,7 @@ pub struct JobRun {
 }
 
 /// What is stored of a job, each under its own path.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobOutputs {
     /// The image, its thumbnail and its sidecar.
     pub image: bool,
@@ -160,14 +161,14 @@ pub struct JobOutputs {
 }
 
 /// Answer of `GET /v1/dead?batch=`: dead jobs by batch, reason and code.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadList {
     /// The groups, the newest batch first.
     pub groups: Vec<DeadGroup>,
 }
 
 /// Dead jobs of a batch that died of the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadGroup {
     /// The batch.
     pub batch: BatchId,
@@ -184,7 +185,7 @@ pub struct DeadGroup {
 }
 
 /// Body of `POST /v1/dead/replay`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayRequest {
     /// The batch.
@@ -201,7 +202,7 @@ pub struct ReplayRequest {
 }
 
 /// Answer to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Replayed {
     /// Jobs that are tried again.
     pub jobs: u64,

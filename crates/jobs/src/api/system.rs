@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::model_card::ModelCard;
 use crate::outcome::Class;
 
 /// Answer of `GET /v1/overview`, and the event `overview`: how everything is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
     /// When, by the dispatcher's clock.
     #[serde(with = "time::serde::rfc3339")]
@@ -51,7 +52,7 @@ pub struct Overview {
 }
 
 /// The broker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Broker {
     /// It can be reached.
     pub connected: bool,
@@ -60,7 +61,7 @@ pub struct Broker {
 }
 
 /// Workers, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerCounts {
     /// Those that take jobs.
     pub ready: u64,
@@ -71,7 +72,7 @@ pub struct WorkerCounts {
 }
 
 /// Answer of `GET /v1/statistics?minutes=`: what charts show.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Statistics {
     /// Seconds between two points, while a dispatcher leads.
     pub every_seconds: u64,
@@ -80,7 +81,7 @@ pub struct Statistics {
 }
 
 /// A point of the charts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatisticsPoint {
     /// In seconds since 1970.
     pub at: i64,
@@ -99,7 +100,7 @@ pub struct StatisticsPoint {
 }
 
 /// Answer of `GET /v1/models`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelList {
     /// Their current cards. `PUT /v1/models/{name}` takes a [`ModelCard`] once its files are there:
     /// `HEAD` and `PUT /v1/models/{name}/files/{sha256}`.
@@ -107,7 +108,7 @@ pub struct ModelList {
 }
 
 /// Answer of `GET /v1/scale?pool=`, for KEDA's `metrics-api`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Scale {
     /// Workers wanted.
     pub desired: u32,
@@ -116,7 +117,7 @@ pub struct Scale {
 }
 
 /// Answer of `GET /v1/doctor`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Doctor {
     /// Whether all checks passed.
     pub ok: bool,
@@ -125,7 +126,7 @@ pub struct Doctor {
 }
 
 /// One check.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// What was looked at.
     pub name: String,
