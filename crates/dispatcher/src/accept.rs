@@ -243,6 +243,7 @@ impl Accept {
             price: None,
             currency: None,
             warnings: checked.warnings,
+            warned_lines: checked.warned_lines,
             examples: checked.examples,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use excite_jobs::store::{Condition, Store, StoreError};
-use excite_jobs::{ModelCard, VERSION, keys, limits};
+use excite_jobs::{ModelCard, ModelFacts, VERSION, keys, limits};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
@@ -23,6 +23,8 @@ const KEPT_MAX: usize = 1000;
 const LISTED_MAX: usize = 1000;
 /// Requests to the store at a time.
 const AT_A_TIME: usize = 8;
+/// Timesteps that a model can have been trained with: ten times those of any known one.
+const TIMESTEPS_MAX: u32 = 10_000;
 
 /// Why a card is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,21 +62,25 @@ impl Models {
         Self { store, kept: Mutex::new(HashMap::new()) }
     }
 
-    /// The current card of a model; `None` if there is none of that name.
+    /// The current card of a model, or that of `name@digest`; `None` if there is none.
     ///
     /// # Errors
     /// If the store fails or the card cannot be read.
     pub async fn card(&self, name: &str) -> Result<Option<Arc<ModelCard>>, HeaderError> {
-        if !ModelCard::is_name(name) {
-            return Ok(None);
-        }
+        let key = match name.split_once('@') {
+            None if ModelCard::is_name(name) => keys::model(name),
+            Some((name, digest)) if ModelCard::is_name(name) && is_sha256(digest) => {
+                keys::model_of(name, digest)
+            }
+            _ => return Ok(None),
+        };
         let kept = |at: &Instant| at.elapsed() < KEPT;
         if let Some((at, card)) = self.lock().get(name)
             && kept(at)
         {
             return Ok(Some(card.clone()));
         }
-        let found = header::document::<ModelCard>(&*self.store, &keys::model(name)).await?;
+        let found = header::document::<ModelCard>(&*self.store, &key).await?;
         let Some((card, _)) = found else { return Ok(None) };
         let card = Arc::new(card);
         let mut lock = self.lock();
@@ -231,6 +237,25 @@ pub fn check(name: &str, card: &ModelCard) -> Result<(), CardFault> {
     if card.facts.name != card.name && card.facts.name != card.full_name() {
         let message = format!("its facts are of `{}`", card.facts.name);
         return Err(fault("model_name", message, "Use one name."));
+    }
+    check_facts(&card.facts)
+}
+
+/// Whether jobs can be checked against the facts: no size would be right for a job otherwise.
+fn check_facts(facts: &ModelFacts) -> Result<(), CardFault> {
+    let sides = facts.side_min..=limits::SIDE_MAX;
+    for (field, value, known) in [
+        ("size_multiple", facts.size_multiple, 1..=limits::SIDE_MAX),
+        ("side_min", facts.side_min, 1..=limits::SIDE_MAX),
+        ("width", facts.width, sides.clone()),
+        ("height", facts.height, sides),
+        ("train_timesteps", facts.train_timesteps, 2..=TIMESTEPS_MAX),
+    ] {
+        if !known.contains(&value) {
+            let message = format!("`facts.{field}` is {value}");
+            let remedy = format!("Set it to {} to {}.", known.start(), known.end());
+            return Err(fault("facts", message, remedy));
+        }
     }
     Ok(())
 }

@@ -46,6 +46,8 @@ pub const ACCEPT_SEEDS: RangeInclusive<u32> = 1..=16;
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Refused lines that an answer lists; the others are counted.
 pub const REFUSALS_MAX: usize = 100;
+/// Lines that a dry run lists for each warning; the others are counted.
+pub const WARNED_LINES_MAX: usize = 100_000;
 /// Bytes of an error's text in an outcome.
 pub const FAILURE_BYTES_MAX: usize = 2000;
 /// Jobs that one request replays at most in one message.

@@ -72,7 +72,7 @@ pub(crate) fn pipeline(project: &Project, args: &PipelineArgs) -> Result<()> {
     // Everything that is made once is made before anything is timed.
     let build = ["bench", "-p", "excite-diffusion", "--bench", "pipeline", "--no-run", "--quiet"];
     project::run(&mut project.cargo(&build)).context("the benchmark does not build")?;
-    let python = if args.no_peer { None } else { peers::python(project)? };
+    let python = if args.no_peer { None } else { peers::DIFFUSERS.python(project)? };
     let (ours, peer) = rounds(project, python.as_deref(), args)?;
     let machine = Machine::look(project, args.threads, args.repeats)?;
     let versions = [Some(&ours), peer.as_ref()].into_iter().flatten().map(|r| &r[0]["versions"]);

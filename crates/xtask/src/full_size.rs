@@ -31,7 +31,8 @@ pub(crate) struct FullSizeArgs {
 }
 
 pub(crate) fn run(project: &Project, args: &FullSizeArgs) -> Result<()> {
-    let python = peers::python(project)?.context("the weights are written by diffusers")?;
+    let python =
+        peers::DIFFUSERS.python(project)?.context("the weights are written by diffusers")?;
     project::run(&mut project.cargo(&["build", "--release", "-p", "excite"]))?;
     let mut lines = Vec::new();
     for family in &args.families {

@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a program that is read in a terminal")]
 
+mod api;
 mod bench;
 mod docs;
 mod faults;
@@ -60,7 +61,8 @@ Stops at the first failure with exit status 1 and the command that repeats it.";
 #[derive(Debug, Args)]
 #[command(after_help = TEST_EXAMPLES)]
 struct TestArgs {
-    /// Also test the release build, and the golden data against diffusers where Python has it
+    /// Also test the release build, the golden data against diffusers, and the API
+    /// against its description, where Python has what that takes
     #[arg(long)]
     all: bool,
 }

@@ -1,6 +1,6 @@
-//! A Python that has diffusers, to measure and check against.
+//! Pythons with packages to measure and check against: diffusers, Schemathesis.
 //!
-//! Nothing that users run needs it. The scripts are in tests/peers.
+//! Nothing that users run needs them. The scripts are in tests/peers.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,10 +9,34 @@ use anyhow::{Context, Result, bail};
 
 use crate::project::{self, Project};
 
-const VARIABLE: &str = "EXCITE_PEERS_PYTHON";
-const REQUIREMENTS: &str = "tests/peers/requirements.txt";
-const ENVIRONMENT: &str = "target/peers";
-const PYTHON: &str = "target/peers/bin/python";
+/// What pictures and seconds are compared with.
+pub(crate) const DIFFUSERS: Peer = Peer {
+    name: "diffusers",
+    variable: "EXCITE_PEERS_PYTHON",
+    requirements: "tests/peers/requirements.txt",
+    environment: "target/peers",
+    download: "about 2 GB",
+};
+
+/// What asks the API for all that its description allows, and more.
+pub(crate) const SCHEMATHESIS: Peer = Peer {
+    name: "Schemathesis",
+    variable: "EXCITE_API_PYTHON",
+    requirements: "tests/peers/api/requirements.txt",
+    environment: "target/api-peers",
+    download: "about 30 MB",
+};
+
+/// A virtual environment of Python.
+pub(crate) struct Peer {
+    /// What is in it.
+    name: &'static str,
+    /// Names another Python that has it.
+    variable: &'static str,
+    requirements: &'static str,
+    environment: &'static str,
+    download: &'static str,
+}
 
 /// Prints one line for each package of a requirements file that is missing or has another version.
 const CHECK: &str = r#"
@@ -29,30 +53,58 @@ for line in open(sys.argv[1]):
         print(f"{name} is {found}, not {wanted}")
 "#;
 
-/// The Python that the environment names, else that of a virtual environment in `target`, which is
-/// made if need be. `None`, and a note that says what to do, if it cannot be made.
-pub(crate) fn python(project: &Project) -> Result<Option<PathBuf>> {
-    if let Some(named) = std::env::var_os(VARIABLE).filter(|named| !named.is_empty()) {
-        let named = absolute(PathBuf::from(named))?;
-        check(project, &named).with_context(|| {
-            format!("{VARIABLE} is {}; name another one or unset it", named.display())
-        })?;
-        return Ok(Some(named));
-    }
-    let python = project.path(PYTHON);
-    if python.exists() && check(project, &python).is_ok() {
-        return Ok(Some(python));
-    }
-    match make(project, &python) {
-        Ok(()) => Ok(Some(python)),
-        Err(error) => {
-            eprintln!("note: no Python with diffusers, going on without it: {error:#}");
-            eprintln!("      To make one by hand, in the root of the project:");
-            eprintln!("          python3 -m venv {ENVIRONMENT}");
-            eprintln!("          {PYTHON} -m pip install -r {REQUIREMENTS}");
-            eprintln!("      or name one that has these packages: {VARIABLE}=/path/to/python");
-            Ok(None)
+impl Peer {
+    /// The Python that the environment names, else that of a virtual environment in `target`, which
+    /// is made if need be. `None`, and a note that says what to do, if it cannot be made.
+    pub(crate) fn python(&self, project: &Project) -> Result<Option<PathBuf>> {
+        let Self { name, variable, requirements, environment, .. } = self;
+        if let Some(named) = std::env::var_os(variable).filter(|named| !named.is_empty()) {
+            let named = absolute(PathBuf::from(named))?;
+            self.check(project, &named).with_context(|| {
+                format!("{variable} is {}; name another one or unset it", named.display())
+            })?;
+            return Ok(Some(named));
         }
+        let python = project.path(environment).join("bin/python");
+        if python.exists() && self.check(project, &python).is_ok() {
+            return Ok(Some(python));
+        }
+        match self.make(project, &python) {
+            Ok(()) => Ok(Some(python)),
+            Err(error) => {
+                eprintln!("note: no Python with {name}, going on without it: {error:#}");
+                eprintln!("      To make one by hand, in the root of the project:");
+                eprintln!("          python3 -m venv {environment}");
+                eprintln!("          {environment}/bin/python -m pip install -r {requirements}");
+                eprintln!("      or name one that has these packages: {variable}=/path/to/python");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a Python has the packages.
+    fn check(&self, project: &Project, python: &Path) -> Result<()> {
+        let requirements = self.requirements;
+        let problems = project::output(project.command(python).args(["-c", CHECK, requirements]))?;
+        if !problems.is_empty() {
+            let problems = problems.lines().collect::<Vec<_>>().join(", ");
+            bail!("it does not have what {requirements} asks for: {problems}");
+        }
+        Ok(())
+    }
+
+    fn make(&self, project: &Project, python: &Path) -> Result<()> {
+        let Self { name, variable, requirements, environment, download } = self;
+        eprintln!("Installing {name} into {environment}, once.");
+        eprintln!("This downloads {download} and takes minutes; {variable} names another Python.");
+        // What these print is not part of what the command was asked for.
+        let run = |program: &Path, args: &[&str]| {
+            let errors = Stdio::from(std::io::stderr());
+            project::run(project.command(program).args(args).stdout(errors))
+        };
+        run(Path::new("python3"), &["-m", "venv", environment])?;
+        run(python, &["-m", "pip", "install", "--quiet", "-r", requirements])?;
+        self.check(project, python)
     }
 }
 
@@ -61,26 +113,4 @@ pub(crate) fn python(project: &Project) -> Result<Option<PathBuf>> {
 fn absolute(program: PathBuf) -> Result<PathBuf> {
     let on_path = program.components().count() == 1;
     if on_path { Ok(program) } else { Ok(std::path::absolute(program)?) }
-}
-
-/// Whether a Python has the packages.
-fn check(project: &Project, python: &Path) -> Result<()> {
-    let problems = project::output(project.command(python).args(["-c", CHECK, REQUIREMENTS]))?;
-    if !problems.is_empty() {
-        let problems = problems.lines().collect::<Vec<_>>().join(", ");
-        bail!("it does not have what {REQUIREMENTS} asks for: {problems}");
-    }
-    Ok(())
-}
-
-fn make(project: &Project, python: &Path) -> Result<()> {
-    eprintln!("Installing diffusers into {ENVIRONMENT}, once.");
-    eprintln!("This downloads about 2 GB and takes minutes; {VARIABLE} names another Python.");
-    // What these print is not part of what the command was asked for.
-    let run = |program: &Path, args: &[&str]| {
-        project::run(project.command(program).args(args).stdout(Stdio::from(std::io::stderr())))
-    };
-    run(Path::new("python3"), &["-m", "venv", ENVIRONMENT])?;
-    run(python, &["-m", "pip", "install", "--quiet", "-r", REQUIREMENTS])?;
-    check(project, python)
 }

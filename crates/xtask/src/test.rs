@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::{self, Project};
-use crate::{peers, servers, tidy};
+use crate::{api, peers, servers, tidy};
 
 /// Runs the checks; `all` adds those that take long.
 pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
@@ -41,6 +41,7 @@ pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
             cargo(&["test", "--workspace", "--release"])
         })?;
         golden(project)?;
+        fuzz(project)?;
     }
     println!("all passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -81,7 +82,7 @@ fn require<'a>(missing: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> 
 
 /// Computes the first step of the guided golden cases again, with diffusers.
 fn golden(project: &Project) -> Result<()> {
-    let Some(python) = peers::python(project)? else {
+    let Some(python) = peers::DIFFUSERS.python(project)? else {
         println!("== golden data: skipped, there is no Python with diffusers ==\n");
         return Ok(());
     };
@@ -93,6 +94,15 @@ fn golden(project: &Project) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Asks a running server for what its description allows, and for what it does not.
+fn fuzz(project: &Project) -> Result<()> {
+    let Some(python) = peers::SCHEMATHESIS.python(project)? else {
+        println!("== API against its description: skipped, there is no Schemathesis ==\n");
+        return Ok(());
+    };
+    step("API against its description", "cargo xtask test --all", || api::fuzz(project, &python))
 }
 
 fn guided_cases(project: &Project) -> Result<Vec<String>> {

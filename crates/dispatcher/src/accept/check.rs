@@ -11,6 +11,7 @@ use bytes::Bytes;
 use excite_jobs::api::{LineRefusal, LineWarning};
 use excite_jobs::limits::{
     BATCH_LINES_MAX, CUSTOM_ID_CHARS_MAX, EXPRESS_JOBS_MAX, JOBS_MAX, PART_LINES_MAX, REFUSALS_MAX,
+    WARNED_LINES_MAX,
 };
 use excite_jobs::{Line, Method, ModelFacts, Part, Resolved, Spec, StoredLine, Warning, Work};
 use excite_prompt::Tokenizer;
@@ -55,7 +56,9 @@ pub(super) struct Checked {
     pub(super) inline: Option<Vec<StoredLine>>,
     /// Warnings by code, with the number of lines.
     pub(super) warnings: BTreeMap<String, u64>,
-    /// The first of them.
+    /// Which lines, the first of them.
+    pub(super) warned_lines: BTreeMap<String, Vec<u64>>,
+    /// What is said of the first of them.
     pub(super) examples: Vec<LineWarning>,
     pub(super) work: Work,
     pub(super) bytes: u64,
@@ -277,6 +280,11 @@ impl Checked {
             None => {
                 self.warnings.insert(warning.code().to_owned(), 1);
             }
+        }
+        let lines = self.warned_lines.entry(warning.code().to_owned()).or_default();
+        // A line can have two subjects that are not sure.
+        if lines.len() < WARNED_LINES_MAX && lines.last() != Some(&line) {
+            lines.push(line);
         }
         if self.examples.len() < REFUSALS_MAX {
             let (code, message) = (warning.code().to_owned(), warning.to_string());

@@ -51,9 +51,8 @@ const AT_A_TIME: usize = 16;
     operation_id = "submitBatch",
     params(
         BatchOptions,
-        ("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 200, pattern = "^[!-~]+$"),
-        ("content-encoding" = Option<String>, Header, pattern = "^(gzip|identity)$"),
-        ("traceparent" = Option<String>, Header, description = "Travels with the jobs (W3C Trace Context).")
+        ("idempotency-key" = Option<String>, Header, nullable = false, pattern = "^[!-~]{1,256}$"),
+        ("traceparent" = Option<String>, Header, nullable = false, description = "Travels with the jobs (W3C Trace Context).")
     ),
     request_body(
         description = "Lines, or a matrix.",
@@ -215,7 +214,7 @@ pub(super) async fn show(
     operation_id = "changeBatch",
     params(
         OfBatch,
-        ("if-match" = Option<String>, Header, description = "The batch's `revision`.", pattern = "^(\\*|\"?[0-9]{1,19}\"?)$")
+        ("if-match" = Option<String>, Header, nullable = false, description = "The batch's `revision`.")
     ),
     request_body(content = BatchChange, example = json!({"weight": 10})),
     responses(

@@ -96,7 +96,7 @@ impl Hubs {
     path = "/v1/batches/{id}/events",
     tag = "batches",
     operation_id = "watchBatch",
-    params(OfBatch, ("last-event-id" = Option<String>, Header)),
+    params(OfBatch, ("last-event-id" = Option<String>, Header, nullable = false)),
     responses(
         (status = 200, description = "Events.", body = String, content_type = "text/event-stream"),
         Problems

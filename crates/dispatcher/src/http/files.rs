@@ -43,7 +43,7 @@ const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=3153600
     path = "/v1/batches/{id}/jobs/{index}/{what}",
     tag = "jobs",
     operation_id = "fetchFile",
-    params(OfJobFile, ("if-none-match" = Option<String>, Header)),
+    params(OfJobFile, ("if-none-match" = Option<String>, Header, nullable = false)),
     responses(
         (
             status = 200,

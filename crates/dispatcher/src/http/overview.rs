@@ -119,7 +119,7 @@ impl Hour {
 #[into_params(parameter_in = Query)]
 pub(super) struct StatisticsQuery {
     /// How far back; 60 if left out.
-    #[param(minimum = 1, example = 60, nullable = false)]
+    #[param(minimum = 1, maximum = 360, example = 60, nullable = false)]
     minutes: Option<u32>,
 }
 

@@ -207,6 +207,7 @@ async fn a_dry_run_counts_and_stores_nothing() {
     let dry: DryRun = document(answer, 200).await;
     assert_eq!((dry.lines, dry.jobs, dry.gpu_seconds), (3, 30, None));
     assert_eq!((dry.warnings["truncated"], dry.warnings["no_subjects"]), (1, 1));
+    assert_eq!(dry.warned_lines["truncated"], [3]);
     assert!(dry.examples.iter().any(|e| e.line == 3 && e.code == "truncated"), "{dry:?}");
     server.nothing_is_stored().await;
     assert!(server.keys("idempotency/").await.is_empty());

@@ -2,7 +2,7 @@
 
 use excite_jobs::api::{BatchView, ModelList};
 use excite_jobs::store::Store;
-use excite_jobs::{ModelCard, keys};
+use excite_jobs::{ModelCard, ModelFacts, keys};
 
 use crate::server::{Server, WEIGHTS, card, document, problem, sha256};
 
@@ -37,6 +37,22 @@ async fn a_model_is_pushed_file_by_file_and_then_used() {
     let answer = server.submit("?model=tiny", "text/plain", "a cat").send().await.unwrap();
     let view: BatchView = document(answer, 202).await;
     assert_eq!(view.model, card.full_name());
+
+    let mut newer = card.clone();
+    let file = newer.files.pop_first().unwrap().1;
+    newer.files.insert("unet/other.safetensors".into(), file);
+    newer.digest = ModelCard::digest_of(&newer.files);
+    newer.facts.name = newer.full_name();
+    let pushed = server.put("/v1/models/tiny").json(&newer).send().await.unwrap();
+    assert_eq!(document::<ModelCard>(pushed, 200).await, newer);
+    for model in [card.full_name(), newer.full_name()] {
+        let answer = server.submit(&format!("?model={model}"), "text/plain", "a cat").send();
+        let view: BatchView = document(answer.await.unwrap(), 202).await;
+        assert_eq!(view.model, model);
+    }
+    let nobody = format!("?model=tiny@{}", "0".repeat(64));
+    let unknown = server.submit(&nobody, "text/plain", "a cat").send().await.unwrap();
+    assert_eq!(problem(unknown).await.code, "unknown_model");
 }
 
 #[tokio::test]
@@ -47,6 +63,11 @@ async fn cards_that_cannot_be_used_are_refused() {
     let mut path = good.clone();
     let file = path.files.pop_first().unwrap().1;
     path.files.insert("../weights".into(), file);
+    let facts = |change: fn(&mut ModelFacts)| {
+        let mut card = good.clone();
+        change(&mut card.facts);
+        card
+    };
     #[rustfmt::skip]
     let table = [
         (ModelCard { digest: "0".repeat(64), ..good.clone() },   "digest"),
@@ -54,6 +75,10 @@ async fn cards_that_cannot_be_used_are_refused() {
         (ModelCard { class: "a/b".into(), ..good.clone() },      "class"),
         (ModelCard { v: 9, ..good.clone() },                     "version"),
         (path,                                                   "files"),
+        (facts(|facts| facts.width = 1 << 31),                   "facts"),
+        (facts(|facts| facts.height = 8),                        "facts"),
+        (facts(|facts| facts.size_multiple = 0),                 "facts"),
+        (facts(|facts| facts.train_timesteps = 0),               "facts"),
     ];
     for (card, code) in table {
         let problem = problem(put(&card).await.unwrap()).await;

@@ -20,18 +20,24 @@ use crate::job::Lane;
 pub struct BatchOptions {
     /// What a person calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false, min_length = 1, max_length = 128, example = "first")]
     pub name: Option<String>,
-    /// Without digest; the dispatcher's default if left out.
+    /// Its name, or `name@digest` for files that are not its current ones any more; the
+    /// dispatcher's default if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false, min_length = 1)]
     pub model: Option<String>,
     /// By the number of jobs if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub lane: Option<Lane>,
     /// Share beside other batches; 1 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false, minimum = 1, maximum = 100)]
     pub weight: Option<u32>,
     /// Tries of a job.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false, minimum = 1, maximum = 20)]
     pub max_attempts: Option<u32>,
     /// Store a picture of the subjects' maps with each image.
     pub attention: bool,
@@ -41,11 +47,13 @@ pub struct BatchOptions {
     pub compare: bool,
     /// The batch whose jobs these are made anew, edited or with other seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub parent: Option<BatchId>,
     /// Check and count, accept nothing.
     pub dry_run: bool,
     /// A [`crate::Line`] in JSON: what lines say nothing of.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false, example = "{\"steps\":8}")]
     pub defaults: Option<String>,
 }
 
@@ -71,7 +79,11 @@ pub struct DryRun {
     pub currency: Option<String>,
     /// Warnings by code, with the number of lines.
     pub warnings: BTreeMap<String, u64>,
-    /// The first lines with warnings, at most [`crate::limits::REFUSALS_MAX`].
+    /// The lines of each warning, the first [`crate::limits::WARNED_LINES_MAX`] of them: rows in
+    /// which no subject was found, or one that a person had better look at.
+    #[serde(default)]
+    pub warned_lines: BTreeMap<String, Vec<u64>>,
+    /// What is said of the first lines with warnings, at most [`crate::limits::REFUSALS_MAX`].
     pub examples: Vec<LineWarning>,
 }
 
@@ -80,6 +92,7 @@ pub struct DryRun {
 #[serde(deny_unknown_fields)]
 pub struct SubjectsRequest {
     /// The prompt.
+    #[schema(min_length = 1, max_length = 4096, pattern = "\\S")]
     pub prompt: String,
 }
 
@@ -217,12 +230,14 @@ pub struct BatchPage {
 pub struct BatchChange {
     /// What a person calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128)]
     pub name: Option<String>,
     /// Feed nothing more, or go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
     /// Share beside other batches.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
     pub weight: Option<u32>,
     /// Only `true`: what was cancelled stays so.
     #[serde(skip_serializing_if = "Option::is_none")]
