@@ -2,11 +2,11 @@
 //! Schemathesis, which asks for all that the description allows and for much that it does not.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::peers;
 use crate::project::{self, Project};
 
 /// What Schemathesis is told about this API.
@@ -37,8 +37,12 @@ impl Drop for Served {
     }
 }
 
-/// Validates the description, then fuzzes by it.
-pub(crate) fn fuzz(project: &Project, python: &Path) -> Result<()> {
+/// Validates the description, then fuzzes by it; without a Python for that, says so.
+pub(crate) fn fuzz(project: &Project) -> Result<()> {
+    let Some(python) = peers::SCHEMATHESIS.python(project)? else {
+        println!("skipped: there is no Schemathesis");
+        return Ok(());
+    };
     project::run(&mut project.cargo(&["test", "--workspace", "--no-run", "--quiet"]))?;
     let excite = project.built("debug", "excite")?;
     let folder = project.path(FOLDER);
@@ -67,7 +71,7 @@ pub(crate) fn fuzz(project: &Project, python: &Path) -> Result<()> {
     submit.args(["submit", "--watch", "--attention", "--trace", "--server", &address]).arg(&lines);
     project::run(submit.env("EXCITE_TOKEN", &token).stdout(Stdio::null()))?;
 
-    let mut validate = project.command(python);
+    let mut validate = project.command(&python);
     let description = folder.join("openapi.json");
     validate.args(["-c", FETCH_AND_VALIDATE, &address]).arg(&description);
     project::run(&mut validate)?;

@@ -26,6 +26,7 @@ Examples:
   cargo xtask test                 before a commit; CI runs the same
   cargo xtask bench pipeline       seconds, beside diffusers
   cargo xtask bench queue          jobs a second, beside the goals
+  cargo xtask api                  whether the API keeps to its description
   cargo xtask faults --minutes 30  whether anything is lost when everything fails
   cargo xtask docs                 after a change of what pictures look like";
 
@@ -44,6 +45,8 @@ enum Task {
     Tidy,
     Bench(BenchArgs),
     Faults(faults::FaultsArgs),
+    /// Ask `excite serve` for all that the API's description allows, and for much that it does not
+    Api,
     FullSize(full_size::FullSizeArgs),
     /// Draw the pictures of docs/images again, with the release build
     Docs,
@@ -61,8 +64,8 @@ Stops at the first failure with exit status 1 and the command that repeats it.";
 #[derive(Debug, Args)]
 #[command(after_help = TEST_EXAMPLES)]
 struct TestArgs {
-    /// Also test the release build, the golden data against diffusers, and the API
-    /// against its description, where Python has what that takes
+    /// Also run what takes long, test the release build, the golden data against diffusers and the
+    /// API against its description, where Python has what that takes
     #[arg(long)]
     all: bool,
 }
@@ -99,6 +102,7 @@ fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
         Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => bench::pipeline(project, args),
         Task::Bench(BenchArgs { what: Bench::Queue(args) }) => bench::queue::queue(project, args),
         Task::Faults(args) => faults::faults(project, args),
+        Task::Api => api::fuzz(project),
         Task::FullSize(args) => full_size::run(project, args),
         Task::Docs => docs::run(project),
     }

@@ -41,7 +41,7 @@ pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
             cargo(&["test", "--workspace", "--release"])
         })?;
         golden(project)?;
-        fuzz(project)?;
+        step("API against its description", "cargo xtask api", || api::fuzz(project))?;
     }
     println!("all passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -94,15 +94,6 @@ fn golden(project: &Project) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Asks a running server for what its description allows, and for what it does not.
-fn fuzz(project: &Project) -> Result<()> {
-    let Some(python) = peers::SCHEMATHESIS.python(project)? else {
-        println!("== API against its description: skipped, there is no Schemathesis ==\n");
-        return Ok(());
-    };
-    step("API against its description", "cargo xtask test --all", || api::fuzz(project, &python))
 }
 
 fn guided_cases(project: &Project) -> Result<Vec<String>> {
