@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use excite_jobs::store::Condition;
 use excite_jobs::{JobId, keys};
-use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, ImageReader, Limits};
+use jpeg_encoder::{ColorType, Encoder};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
@@ -129,8 +129,17 @@ impl App {
     }
 }
 
+/// Why there is no thumbnail.
+#[derive(Debug, thiserror::Error)]
+enum SmallError {
+    #[error(transparent)]
+    Read(#[from] image::ImageError),
+    #[error(transparent)]
+    Write(#[from] jpeg_encoder::EncodingError),
+}
+
 /// A PNG as a small JPEG.
-fn small(png: &[u8]) -> Result<Bytes, image::ImageError> {
+fn small(png: &[u8]) -> Result<Bytes, SmallError> {
     let mut reader = ImageReader::with_format(Cursor::new(png), ImageFormat::Png);
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODE_BYTES_MAX);
@@ -139,7 +148,10 @@ fn small(png: &[u8]) -> Result<Bytes, image::ImageError> {
     let image =
         if image.width().max(image.height()) > SIDE { image.thumbnail(SIDE, SIDE) } else { image };
     let mut jpeg = Vec::new();
-    JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&image.to_rgb8())?;
+    let pixels = image.to_rgb8();
+    // At most SIDE, which fits.
+    let (width, height) = (pixels.width() as u16, pixels.height() as u16);
+    Encoder::new(&mut jpeg, QUALITY).encode(&pixels, width, height, ColorType::Rgb)?;
     Ok(jpeg.into())
 }
 

@@ -15,7 +15,7 @@ Examples:
   cargo xtask bench queue
   cargo xtask bench queue --write";
 
-/// Time publications, a batch of a million lines, and jobs through a worker that renders nothing
+/// Time publications, batches of a million, watching one, and jobs that render nothing
 ///
 /// Starts RabbitMQ, Redis and an S3 server of its own, and ends them.
 #[derive(Debug, Args)]
@@ -59,13 +59,20 @@ pub(crate) fn queue(project: &Project, args: &QueueArgs) -> Result<()> {
 /// A row: what, where in the report, how it is shown, the goal.
 type Measured = (&'static str, &'static str, fn(f64) -> String, &'static str);
 
-const ROWS: [Measured; 7] = [
+const ROWS: [Measured; 14] = [
     ("confirmed publications", "/publications_per_second", per_second, ">= 10,000/s"),
     ("1,000,000 lines: until accepted", "/accept/seconds", seconds, "<= 60 s"),
     ("... peak memory of the dispatcher", "/accept/dispatcher_peak_bytes", megabytes, "< 200 MB"),
     ("... what Redis holds of them", "/accept/redis_bytes", megabytes, "< 1 MB"),
     ("... until they are cancelled", "/accept/cancel_seconds", seconds, ""),
     ("jobs through one worker, empty pipeline", "/empty_pipeline_jobs_per_second", per_second, ""),
+    ("100,000 jobs while made: p99 of a look", "/watched/p99_seconds", milliseconds, "< 50 ms"),
+    ("... median", "/watched/p50_seconds", milliseconds, ""),
+    ("... listeners of events meanwhile", "/watched/listeners", number, "200"),
+    ("... the fewest events in a minute", "/watched/least_events", number, ""),
+    ("... memory of the dispatcher", "/watched/dispatcher_bytes", megabytes, ""),
+    ("3 jobs behind 1,000,000: express", "/behind_a_million/express_seconds", seconds, "< 5 s"),
+    ("... in the bulk lane", "/behind_a_million/bulk_seconds", seconds, ""),
     ("submission to first progress, warm", "/first_progress_seconds", seconds, "< 1 s"),
 ];
 
@@ -87,6 +94,14 @@ fn seconds(value: f64) -> String {
     format!("{value:.2} s")
 }
 
+fn milliseconds(value: f64) -> String {
+    format!("{:.1} ms", value * 1e3)
+}
+
+fn number(value: f64) -> String {
+    format!("{value:.0}")
+}
+
 fn megabytes(value: f64) -> String {
     format!("{:.2} MB", value / 1e6)
 }
@@ -104,9 +119,13 @@ mod tests {
             "first_progress_seconds": 0.123,
             "accept": {"seconds": 41.5, "dispatcher_peak_bytes": 1e8, "redis_bytes": 6e5,
                 "cancel_seconds": 0.2},
+            "watched": {"p99_seconds": 0.0123, "p50_seconds": 0.002, "listeners": 200,
+                "least_events": 200, "dispatcher_bytes": 5e7},
+            "behind_a_million": {"express_seconds": 0.5, "bulk_seconds": 1.5},
         });
         let table = table(&report).unwrap();
         assert!(table.contains("| confirmed publications | 12000/s | >= 10,000/s |"), "{table}");
+        assert!(table.contains("| 12.3 ms | < 50 ms |"), "{table}");
         assert!(table.contains("| 0.60 MB | < 1 MB |"), "{table}");
         let error = super::table(&json!({})).unwrap_err().to_string();
         assert!(error.contains("publications_per_second"), "{error}");
