@@ -17,11 +17,27 @@ use tracing::warn;
 /// Batches whose index is kept.
 const KEPT_MAX: usize = 4;
 /// Jobs of a batch that can be indexed: some 100 MB.
-pub const JOBS_MAX: u32 = 2_000_000;
+const JOBS_MAX: u32 = 2_000_000;
 /// How soon what was recorded is found.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Parts that are read at a time.
 const READ_AHEAD: usize = 8;
+
+/// Why there is no index of a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// It would take too much memory.
+    #[error("batch {batch} has {jobs} jobs, and those of at most {JOBS_MAX} are looked up")]
+    TooLarge {
+        /// The batch.
+        batch: BatchId,
+        /// How many it has.
+        jobs: u32,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,11 +98,14 @@ impl JobIndexes {
     /// that look at the same batch.
     ///
     /// # Errors
-    /// If the store fails.
+    /// See [`IndexError`].
     pub async fn of(
         &self,
         batch: &Batch,
-    ) -> Result<tokio::sync::OwnedMutexGuard<Index>, StoreError> {
+    ) -> Result<tokio::sync::OwnedMutexGuard<Index>, IndexError> {
+        if batch.jobs > JOBS_MAX {
+            return Err(IndexError::TooLarge { batch: batch.id, jobs: batch.jobs });
+        }
         let index = self.kept(batch.id);
         let mut index = index.lock_owned().await;
         if index.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
@@ -282,6 +301,8 @@ mod tests {
         put(1, 7, &[line(2, "dead", 1, None), "{\"v\":1,\n".to_owned()]).await;
         put(2, 1, &[line(0, "succeeded", 2, Some(0.25)), line(1, "dead", 1, None)]).await;
         assert_eq!(indexes.of(&batch).await.unwrap().state(2), None, "looked a moment ago");
+        let larger = Batch { jobs: JOBS_MAX + 1, ..batch.clone() };
+        assert!(matches!(indexes.of(&larger).await, Err(IndexError::TooLarge { .. })));
         tokio::time::advance(LOOK_EVERY).await;
         let index = indexes.of(&batch).await.unwrap();
         let mut all: Vec<Found> = index.concluded().collect();

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::problem::Fault;
-use crate::job_index::{Found, Index, JOBS_MAX};
+use crate::job_index::{Found, Index};
 
 /// Parts of lines that are looked through for a label or name: two million lines.
 const PARTS_MAX: usize = 200;
@@ -131,11 +131,6 @@ impl App {
         after: Option<Behind>,
         limit: usize,
     ) -> Result<JobPage, Fault> {
-        if batch.jobs > JOBS_MAX {
-            let detail = format!("a batch of {} jobs is not sorted", batch.jobs);
-            let remedy = format!("Leave `sort` out, or read `/v1/batches/{}/results`.", batch.id);
-            return Err(Fault::refused("too_large", detail, remedy));
-        }
         let index = self.indexes.of(batch).await?;
         let mut found = self.candidates(batch, &index, wanted).await?;
         if wanted.names() {

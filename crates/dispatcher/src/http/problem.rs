@@ -11,6 +11,7 @@ use excite_jobs::store::StoreError;
 
 use crate::accept::{AcceptError, BodyFault};
 use crate::header::HeaderError;
+use crate::job_index::IndexError;
 use crate::manifest::ManifestError;
 use crate::models::{CardFault, PushError};
 
@@ -114,6 +115,20 @@ impl From<ManifestError> for Fault {
             ManifestError::Store(error) => error.into(),
             ManifestError::NoJob(index) => Self::missing(format!("job {index}")),
             ManifestError::Damaged { .. } => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<IndexError> for Fault {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Store(error) => error.into(),
+            IndexError::TooLarge { batch, .. } => {
+                let remedy = format!(
+                    "Read `/v1/batches/{batch}/results`, or fetch images with `excite batch fetch {batch}`."
+                );
+                Self::refused("too_large", error.to_string(), remedy)
+            }
         }
     }
 }
