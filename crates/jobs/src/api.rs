@@ -5,6 +5,7 @@
 mod batches;
 mod jobs;
 mod system;
+mod uploads;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +21,7 @@ pub use jobs::{
 pub use system::{
     Broker, Check, Doctor, ModelList, Overview, Scale, Statistics, StatisticsPoint, WorkerCounts,
 };
+pub use uploads::{UploadCommit, UploadPart, UploadView};
 
 /// An error (RFC 9457), `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

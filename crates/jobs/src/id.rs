@@ -1,4 +1,4 @@
-//! Names of batches and jobs.
+//! Names of batches, jobs and uploads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,7 +36,7 @@ impl fmt::Display for BatchId {
     }
 }
 
-/// A text that names no batch or job.
+/// A text that names no batch, job or upload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no {1}")]
 pub struct IdError(String, &'static str);
@@ -45,9 +45,45 @@ impl FromStr for BatchId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        // Only the hyphenated form: the name is part of keys, and there is one spelling of each.
-        let uuid = Uuid::try_parse(text).ok().filter(|uuid| uuid.hyphenated().to_string() == text);
-        uuid.map(Self).ok_or_else(|| IdError(text.chars().take(80).collect(), "batch id"))
+        uuid(text, "batch id").map(Self)
+    }
+}
+
+/// Only the hyphenated form: the name is part of keys, and there is one spelling of each.
+fn uuid(text: &str, what: &'static str) -> Result<Uuid, IdError> {
+    let uuid = Uuid::try_parse(text).ok().filter(|uuid| uuid.hyphenated().to_string() == text);
+    uuid.ok_or_else(|| IdError(text.chars().take(80).collect(), what))
+}
+
+/// An upload in parts: a UUID of version 7, so that names sort by the time of their making.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UploadId(Uuid);
+
+impl UploadId {
+    /// A new name.
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for UploadId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        uuid(text, "upload id").map(Self)
     }
 }
 
@@ -146,6 +182,8 @@ mod tests {
         let json = serde_json::to_string(&job).unwrap();
         assert_eq!(serde_json::from_str::<JobId>(&json).unwrap(), job);
         assert!(BatchId::new() > batch, "names sort by time");
+        let upload = UploadId::new();
+        assert_eq!(upload.to_string().parse(), Ok(upload));
     }
 
     #[test]
@@ -153,6 +191,7 @@ mod tests {
         let batch = BatchId::new().to_string();
         for text in ["", "x", "../x", &batch.to_uppercase(), &batch.replace('-', "")] {
             assert!(text.parse::<BatchId>().is_err(), "{text}");
+            assert!(text.parse::<UploadId>().is_err(), "{text}");
         }
         for tail in ["", "-", "-1", "-0000000x", "-+0000001", "-100000000"] {
             assert!(format!("{batch}{tail}").parse::<JobId>().is_err(), "{tail}");

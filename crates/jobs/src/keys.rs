@@ -1,6 +1,8 @@
 //! Every key in the store and every name in the broker, in one place.
 
-use crate::id::{BatchId, JobId};
+use uuid::Uuid;
+
+use crate::id::{BatchId, JobId, UploadId};
 use crate::job::Lane;
 use crate::retry::Rung;
 
@@ -114,6 +116,29 @@ pub fn idempotency(hash: &str) -> String {
     format!("idempotency/{hash}.json")
 }
 
+/// What an upload in parts is to become, and which parts have arrived.
+pub fn upload(upload: UploadId) -> String {
+    format!("uploads/{upload}/upload.json")
+}
+
+/// Everything of an upload.
+pub fn upload_prefix(upload: UploadId) -> String {
+    format!("uploads/{upload}/")
+}
+
+/// All parts of an upload.
+pub fn upload_parts(upload: UploadId) -> String {
+    format!("uploads/{upload}/parts/")
+}
+
+/// Part `n` of an upload as one request sent it; `sent` tells it from the same part sent again.
+pub fn upload_part(upload: UploadId, n: u32, sent: Uuid) -> String {
+    format!("uploads/{upload}/parts/{n:05}-{sent}")
+}
+
+/// All uploads.
+pub const UPLOADS_PREFIX: &str = "uploads/";
+
 /// Which dispatcher leads.
 pub const LEADER: &str = "leader.json";
 /// Measured seconds, for estimates.
@@ -165,4 +190,22 @@ pub fn control_queue() -> String {
 /// Where the broker puts what it gave up: a queue and its exchange.
 pub fn dead_queue() -> String {
     format!("{BROKER_PREFIX}.dead")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_an_upload_is_below_it_and_its_parts_are_apart() {
+        let id = UploadId::new();
+        let part = upload_part(id, 7, Uuid::now_v7());
+        assert!(part.starts_with(&format!("{}00007-", upload_parts(id))), "{part}");
+        assert!(!upload(id).starts_with(&upload_parts(id)));
+        for key in [upload(id), upload_parts(id), part] {
+            assert!(key.starts_with(&upload_prefix(id)), "{key}");
+            assert!(key.starts_with(UPLOADS_PREFIX), "{key}");
+        }
+        assert_ne!(upload_part(id, 7, Uuid::now_v7()), upload_part(id, 7, Uuid::now_v7()));
+    }
 }

@@ -43,7 +43,7 @@ pub use control::Control;
 pub use done::{Done, Summary, Tally};
 pub use error::LineError;
 pub use excite_prompt::FoundSubject;
-pub use id::{BatchId, IdError, JobId};
+pub use id::{BatchId, IdError, JobId, UploadId};
 pub use job::{About, Job, JobOutputs, Lane, MessageError, VERSION};
 pub use line::{FIELDS, Line, SubjectRequest};
 pub use method::{AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange};

@@ -28,6 +28,12 @@ pub const JOBS_MAX: u32 = 100_000_000;
 pub const BATCH_LINES_MAX: u64 = 10_000_000;
 /// Bytes of a batch as it is uploaded.
 pub const BATCH_BYTES_MAX: u64 = 8 << 30;
+/// Bytes of one part of an upload.
+pub const UPLOAD_PART_BYTES_MAX: u64 = 64 << 20;
+/// Parts of an upload.
+pub const UPLOAD_PARTS_MAX: u32 = 1000;
+/// Seconds that an upload in parts may take from its beginning to its commit.
+pub const UPLOAD_SECONDS_MAX: i64 = 24 * 3600;
 /// Lines of one part of a manifest.
 pub const PART_LINES_MAX: usize = 10_000;
 /// Jobs of a batch that may take the express lane.
