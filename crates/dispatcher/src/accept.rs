@@ -126,6 +126,22 @@ impl Accept {
         &self.tokenizer
     }
 
+    /// Whether a batch can have these options, before anything of it is sent.
+    ///
+    /// # Errors
+    /// [`AcceptError::Option`] and [`AcceptError::UnknownModel`], or the store's.
+    pub async fn check(&self, options: &BatchOptions) -> Result<(), AcceptError> {
+        self.settle(options).await.map(|_| ())
+    }
+
+    async fn settle(
+        &self,
+        options: &BatchOptions,
+    ) -> Result<(Options, Arc<ModelCard>), AcceptError> {
+        let name = options.model.clone().unwrap_or_else(|| self.default_model.clone());
+        Ok((Options::of(options)?, self.model(name).await?))
+    }
+
     /// Reads an upload to its end and makes a batch of it. If the caller goes away meanwhile,
     /// nothing is accepted, or, once it is being committed, all of it.
     ///
@@ -136,9 +152,7 @@ impl Accept {
         submission: Submission,
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<Accepted, AcceptError> {
-        let options = Options::of(&submission.options)?;
-        let name = submission.options.model.clone();
-        let card = self.model(name.unwrap_or_else(|| self.default_model.clone())).await?;
+        let (options, card) = self.settle(&submission.options).await?;
         let turn = tokio::time::timeout(TURN_MAX, self.turns.acquire()).await;
         let _turn = turn.map_err(|_| AcceptError::Busy)?.map_err(|_| AcceptError::Busy)?;
         let id = BatchId::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use excite_jobs::store::{Condition, Etag, Store, StoreError};
 use excite_jobs::{Batch, BatchId, keys};
 use rand::Rng;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Tries of a change: more than this many at once for one batch is a fault, not a race.
@@ -61,20 +62,32 @@ pub async fn change(
     batch: BatchId,
     mut change: impl FnMut(&mut Batch) -> bool + Send,
 ) -> Result<Option<Batch>, HeaderError> {
-    let key = keys::batch(batch);
+    let change = |header: &mut Batch| {
+        let changed = change(header);
+        header.revision += u64::from(changed);
+        changed
+    };
+    change_document(store, &keys::batch(batch), change).await
+}
+
+/// Changes a JSON document of the store as [`change`] does a header; `None` if there is none.
+pub(crate) async fn change_document<T: DeserializeOwned + Serialize>(
+    store: &dyn Store,
+    key: &str,
+    mut change: impl FnMut(&mut T) -> bool + Send,
+) -> Result<Option<T>, HeaderError> {
     for _ in 0..TRIES_MAX {
-        let Some((mut header, etag)) = load(store, batch).await? else { return Ok(None) };
-        if !change(&mut header) {
-            return Ok(Some(header));
+        let Some((mut found, etag)) = document::<T>(store, key).await? else { return Ok(None) };
+        if !change(&mut found) {
+            return Ok(Some(found));
         }
-        header.revision += 1;
-        match store.put(&key, json(&header), Condition::Unchanged(etag)).await {
-            Ok(_) => return Ok(Some(header)),
+        match store.put(key, json(&found), Condition::Unchanged(etag)).await {
+            Ok(_) => return Ok(Some(found)),
             Err(StoreError::Conflict(_)) => pause().await,
             Err(error) => return Err(error.into()),
         }
     }
-    Err(HeaderError::Contended { key })
+    Err(HeaderError::Contended { key: key.to_owned() })
 }
 
 /// Waits a little while, so that two that race do not race again.
@@ -97,7 +110,7 @@ pub(crate) async fn document<T: DeserializeOwned>(
 }
 
 /// A document of ours as JSON.
-pub(crate) fn json<T: serde::Serialize>(value: &T) -> bytes::Bytes {
+pub(crate) fn json<T: Serialize>(value: &T) -> bytes::Bytes {
     // Our documents have string keys and finite numbers; `null` would be refused when it is read.
     serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec()).into()
 }

@@ -18,6 +18,7 @@ mod models;
 mod openapi;
 mod overview;
 mod problem;
+mod receive;
 mod results;
 mod server;
 mod subjects;

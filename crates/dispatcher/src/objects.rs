@@ -1,11 +1,12 @@
 //! Many objects at a time: listed, counted, taken away; and what their names say.
 
-use excite_jobs::BatchId;
+use std::fmt::Display;
+
 use excite_jobs::store::{Store, StoreError};
 
-/// When a batch was begun, in seconds since 1970, as its name says.
-pub(crate) fn begun_at(batch: BatchId) -> i64 {
-    let hex: String = batch.to_string().chars().filter(|c| *c != '-').take(12).collect();
+/// When a batch or an upload was begun, in seconds since 1970, as its name says.
+pub(crate) fn begun_at(id: impl Display) -> i64 {
+    let hex: String = id.to_string().chars().filter(|c| *c != '-').take(12).collect();
     i64::from_str_radix(&hex, 16).unwrap_or(0) / 1000
 }
 
@@ -34,6 +35,8 @@ pub(crate) async fn delete_all(
 
 #[cfg(test)]
 mod tests {
+    use excite_jobs::BatchId;
+
     use super::*;
 
     #[test]

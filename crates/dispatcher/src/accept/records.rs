@@ -51,6 +51,16 @@ impl Format {
         }
     }
 
+    /// How it is named here, of all its media types.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/x-ndjson",
+            Self::Csv => "text/csv",
+            Self::Text => "text/plain",
+            Self::Matrix => "application/json",
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "json",

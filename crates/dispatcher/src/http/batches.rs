@@ -81,34 +81,11 @@ pub(super) async fn submit(
 ) -> Result<Response, Fault> {
     let submission = submission(options, &headers)?;
     let accepted = app.accept.accept(submission, body.into_data_stream()).await;
-    let result = match &accepted {
-        Ok(Accepted::DryRun(_)) => "dry_run",
-        Ok(Accepted::New(_)) => "accepted",
-        Ok(Accepted::Known(_)) => "known",
-        Err(_) => "refused",
-    };
-    let fault = accepted.as_ref().err().is_some();
-    let accepted = accepted.map_err(Fault::from);
-    let failed = accepted.as_ref().err().is_some_and(|fault| fault.status() >= 500);
-    let result = if fault && failed { "failed" } else { result };
-    app.metrics.accepts.with_label_values(&[result]).inc();
-    let (status, batch) = match accepted? {
-        Accepted::DryRun(mut answer) => {
-            let price = app.config.price_per_gpu_hour;
-            answer.price = price.zip(answer.gpu_seconds).map(|(price, s)| price * s / 3600.);
-            answer.currency = answer.price.map(|_| app.config.currency.clone());
-            return Ok(Json(answer).into_response());
-        }
-        Accepted::New(batch) => (StatusCode::ACCEPTED, batch),
-        Accepted::Known(batch) => (StatusCode::OK, batch),
-    };
-    app.batches.add(batch.id).await;
-    let location = format!("/v1/batches/{}", batch.id);
-    let view = app.view(batch).await?;
-    Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
+    app.answer(accepted.map_err(Fault::from)).await
 }
 
-fn submission(options: BatchOptions, headers: &HeaderMap) -> Result<Submission, Fault> {
+/// What the headers say of a body.
+pub(super) fn submission(options: BatchOptions, headers: &HeaderMap) -> Result<Submission, Fault> {
     let kind = text(headers, "content-type")?.unwrap_or_default();
     let format = Format::of(kind).ok_or_else(|| {
         let detail = format!("`{kind}` is no media type of a batch");
@@ -178,6 +155,35 @@ fn parse(text: &str) -> Result<BatchId, Fault> {
 }
 
 impl App {
+    /// Counts what became of a submission, and answers it.
+    pub(super) async fn answer(
+        &self,
+        accepted: Result<Accepted, Fault>,
+    ) -> Result<Response, Fault> {
+        let result = match &accepted {
+            Ok(Accepted::DryRun(_)) => "dry_run",
+            Ok(Accepted::New(_)) => "accepted",
+            Ok(Accepted::Known(_)) => "known",
+            Err(fault) if fault.status() >= 500 => "failed",
+            Err(_) => "refused",
+        };
+        self.metrics.accepts.with_label_values(&[result]).inc();
+        let (status, batch) = match accepted? {
+            Accepted::DryRun(mut answer) => {
+                let price = self.config.price_per_gpu_hour;
+                answer.price = price.zip(answer.gpu_seconds).map(|(price, s)| price * s / 3600.);
+                answer.currency = answer.price.map(|_| self.config.currency.clone());
+                return Ok(Json(answer).into_response());
+            }
+            Accepted::New(batch) => (StatusCode::ACCEPTED, batch),
+            Accepted::Known(batch) => (StatusCode::OK, batch),
+        };
+        self.batches.add(batch.id).await;
+        let location = format!("/v1/batches/{}", batch.id);
+        let view = self.view(batch).await?;
+        Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
+    }
+
     /// A batch for the list; none for uploads under way and canaries.
     async fn shown(&self, id: BatchId) -> Result<Option<BatchView>, Fault> {
         match batch_header::load(&*self.ports.store, id).await? {

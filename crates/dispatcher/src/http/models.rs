@@ -9,18 +9,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use excite_jobs::api::ModelList;
 use excite_jobs::{ModelCard, limits};
-use futures::StreamExt;
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 use tracing::info;
 
 use super::App;
 use super::extract::{Document, OfModelFile, OfName};
 use super::openapi::Problems;
 use super::problem::Fault;
-
-/// How long the next piece of a file may take.
-const PIECE_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+use super::receive::receive;
 
 /// Models that jobs can name.
 #[utoipa::path(
@@ -130,40 +125,12 @@ pub(super) async fn put_file(
     OfModelFile(name, sha256): OfModelFile,
     body: Body,
 ) -> Result<StatusCode, Fault> {
-    let cannot = |what: &str, e: std::io::Error| {
-        Fault::unavailable("no_space", format!("the file cannot be {what}: {e}"))
-    };
-    let file = tempfile::NamedTempFile::new().map_err(|e| cannot("kept", e))?;
-    let (file, path) = file.into_parts();
-    let mut file = tokio::fs::File::from_std(file);
-    let (mut hash, mut bytes) = (Sha256::new(), 0_u64);
-    let mut body = body.into_data_stream();
-    loop {
-        let piece = match tokio::time::timeout(PIECE_MAX, body.next()).await {
-            Ok(None) => break,
-            Ok(Some(Ok(piece))) => piece,
-            Ok(Some(Err(error))) => return Err(cut(&error.to_string())),
-            Err(_) => return Err(cut("nothing came for a minute")),
-        };
-        bytes += piece.len() as u64;
-        if bytes > limits::MODEL_FILE_BYTES_MAX {
-            let detail = format!("more than {} bytes", limits::MODEL_FILE_BYTES_MAX);
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            return Err(Fault::new(status, "too_large", detail, "Use the model's f16 files."));
-        }
-        hash.update(&piece);
-        file.write_all(&piece).await.map_err(|e| cannot("kept", e))?;
-    }
-    file.flush().await.map_err(|e| cannot("kept", e))?;
-    let found = format!("{:x}", hash.finalize());
-    if found != sha256 {
-        let detail = format!("the file's SHA-256 is {found}, not {sha256}");
+    let remedy = "Use the model's f16 files.";
+    let received = receive(body, limits::MODEL_FILE_BYTES_MAX, remedy).await?;
+    if received.sha256 != sha256 {
+        let detail = format!("the file's SHA-256 is {}, not {sha256}", received.sha256);
         return Err(Fault::refused("sha256", detail, "Send it again."));
     }
-    app.models.put_file(&name, &sha256, &path).await?;
+    app.models.put_file(&name, &sha256, &received.path).await?;
     Ok(StatusCode::CREATED)
-}
-
-fn cut(why: &str) -> Fault {
-    Fault::bad("body_cut", format!("the upload ended before its end: {why}"), "Send it again.")
 }
