@@ -23,6 +23,7 @@ mod results;
 mod server;
 mod subjects;
 mod system;
+mod uploads;
 mod view;
 
 use std::any::Any;
@@ -61,6 +62,7 @@ use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::ports::Ports;
 use crate::tokens::{Tokens, TokensError};
+use crate::uploads::Uploads;
 
 pub use self::server::serve;
 
@@ -85,6 +87,7 @@ pub struct App {
     estimates: Arc<EstimatesCache>,
     batches: BatchList,
     indexes: JobIndexes,
+    uploads: Uploads,
     /// Turns of making thumbnails.
     thumbnails: Arc<Semaphore>,
     hubs: Hubs,
@@ -124,7 +127,8 @@ impl App {
         Ok(Arc::new(Self {
             manifests: Manifests::new(store.clone()),
             batches: BatchList::new(store.clone()),
-            indexes: JobIndexes::new(store),
+            indexes: JobIndexes::new(store.clone()),
+            uploads: Uploads::new(store),
             thumbnails: Arc::new(Semaphore::new(THUMBNAILS)),
             hubs: Hubs::default(),
             ports,
@@ -155,6 +159,10 @@ pub fn router(app: Arc<App>, registry: Registry) -> Router {
         .routes(routes!(jobs::list))
         .routes(routes!(job::show))
         .routes(routes!(files::file))
+        .routes(routes!(uploads::begin))
+        .routes(routes!(uploads::show, uploads::delete))
+        .routes(routes!(uploads::put_part).layer(any()))
+        .routes(routes!(uploads::commit))
         .routes(routes!(events::of_system))
         .routes(routes!(subjects::subjects))
         .routes(routes!(overview::overview))
@@ -252,6 +260,7 @@ fn request_id(request: &Request) -> HeaderValue {
 fn limit_of(method: &Method, route: &str) -> Option<Duration> {
     match (method, route) {
         (&Method::POST, "/v1/batches") | (&Method::PUT, "/v1/models/{name}/files/{sha256}") => None,
+        (_, "/v1/uploads/{id}/parts/{n}" | "/v1/uploads/{id}/commit") => None,
         (_, "/v1/events" | "/v1/batches/{id}/events") => None,
         (_, "/v1/batches/{id}/results" | "/v1/batches/{id}/images.zip") => Some(LONG_REQUEST_MAX),
         (&Method::DELETE, _) | (_, "/v1/dead" | "/v1/dead/replay") => Some(LONG_REQUEST_MAX),

@@ -23,6 +23,7 @@ mod running;
 mod share;
 mod status;
 mod takeover;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,5 +21,6 @@ pub mod scale;
 pub mod tokens;
 #[cfg(feature = "cluster")]
 pub mod topology;
+pub mod uploads;
 
 pub use ports::Ports;

@@ -21,6 +21,7 @@ use super::conclude::Received;
 use super::running::Running;
 use super::share::Shares;
 use super::status::Flow;
+use super::uploads::UploadSweep;
 use super::{LeadConfig, Metrics, Pause};
 use crate::estimates::Estimates;
 use crate::manifest::Manifests;
@@ -74,6 +75,7 @@ pub(super) struct Leader {
     /// Images alone.
     pub(super) images: Flow,
     pub(super) activity: Activity,
+    pub(super) uploads: UploadSweep,
     pub(super) publishing: Pause,
     pub(super) storing: Pause,
     pub(super) mirroring: Pause,
@@ -196,6 +198,7 @@ impl Leader {
             self.report().await;
             self.canary().await;
             self.look_for_batches().await;
+            self.sweep_uploads();
         }
         self.forget_finished();
         Ok(())

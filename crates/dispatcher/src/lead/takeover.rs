@@ -15,6 +15,7 @@ use super::canary::Canary;
 use super::leader::Leader;
 use super::running::Running;
 use super::status::Flow;
+use super::uploads::UploadSweep;
 use super::{LeadConfig, Metrics, Pause};
 use crate::done_log;
 use crate::estimates::Estimates;
@@ -65,6 +66,7 @@ impl Leader {
             flows: BTreeMap::new(),
             images: Flow::default(),
             activity: Activity::new(),
+            uploads: UploadSweep::new(),
             publishing: Pause::default(),
             storing: Pause::default(),
             mirroring: Pause::default(),

@@ -11,4 +11,5 @@ mod models;
 mod openapi;
 mod server;
 mod system;
+mod uploads;
 mod watch;

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use excite_dispatcher::estimates::Estimates;
 use excite_jobs::queue::{Message, Queue, QueueName};
+use excite_jobs::store::Condition;
 use excite_jobs::{
-    Class, Control, DeadReason, Failure, Job, Outcome, OutcomeKind, Reason, State, Work,
+    Class, Control, DeadReason, Failure, Job, Outcome, OutcomeKind, Reason, State, UploadId, Work,
+    keys,
 };
 
 use crate::world::{World, succeeded};
@@ -236,4 +238,21 @@ async fn lines_that_are_damaged_are_dead_jobs_and_hold_nobody_up() {
     assert_eq!((tally.of(State::Succeeded), tally.failures["manifest"]), (120, 80));
     assert_eq!(tally.dead, BTreeMap::from([(DeadReason::Invalid, 80)]));
     assert_eq!(world.summary(other.id).await.tally.of(State::Succeeded), 150);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_leader_takes_old_uploads_away() {
+    let world = World::new();
+    let old: UploadId = "0192d7a0-0000-7000-8000-000000000001".parse().unwrap();
+    let parts = [old, UploadId::new()].map(|id| keys::upload_part(id, 1, uuid::Uuid::now_v7()));
+    for part in &parts {
+        world.store.put(part, "a cat\n".into(), Condition::Always).await.unwrap();
+    }
+    let _leading = world.lead();
+    world
+        .until("the sweep", async || {
+            world.store.get(&parts[0]).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    assert!(world.store.get(&parts[1]).await.unwrap().is_some(), "it has its day");
 }
