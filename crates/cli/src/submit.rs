@@ -1,6 +1,8 @@
-//! `excite submit`: a file of prompts to a cluster, as it is read.
+//! `excite submit`: a file of prompts to a cluster, as it is read, or in parts if it is large.
 //!
 //! Nothing is checked here: the server checks every line, and what it refuses is shown.
+
+mod parts;
 
 use std::io::{BufRead, Read};
 use std::path::Path;
@@ -18,6 +20,7 @@ use crate::batch;
 use crate::client::{Client, Payload, Request, encode};
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
+use parts::Parts;
 
 pub(crate) fn run(
     args: &SubmitArgs,
@@ -27,17 +30,24 @@ pub(crate) fn run(
     let client = Client::new(&args.server, printer, interrupted)?;
     let source = Source::of(args)?;
     let key = idempotency_key(args)?;
-    let mut request = Request::new(Method::POST, format!("/v1/batches{}", query(args)?));
-    request.headers = vec![("content-type", source.media_type().to_owned())];
-    // A dry run makes nothing that could be made twice.
-    if !args.dry_run {
-        request.headers.push(("idempotency-key", key.clone()));
-    }
+    let query = query(args)?;
     let bar = printer.bytes_bar(source.bytes().unwrap_or(0));
     bar.set_message("submitting");
-    let answer = client.call_with(&request, &|| source.open(&bar, &key));
+    let parts = source.parts().filter(|_| !args.dry_run);
+    let answer = match &parts {
+        Some(parts) => parts.submit(&client, &query, &key, &bar),
+        None => {
+            let mut request = Request::new(Method::POST, format!("/v1/batches{query}"));
+            request.headers = vec![("content-type", source.media_type().to_owned())];
+            // A dry run makes nothing that could be made twice.
+            if !args.dry_run {
+                request.headers.push(("idempotency-key", key.clone()));
+            }
+            client.call_with(&request, &|| source.open(&bar, &key))
+        }
+    };
     bar.finish_and_clear();
-    let answer = answer.map_err(|fault| maybe_accepted(fault, args, &key))?;
+    let answer = answer.map_err(|fault| maybe_accepted(fault, args, &key, parts.is_some()))?;
     if args.dry_run {
         show_dry_run(&client.document(&answer)?, printer);
         return Ok(Status::Done);
@@ -96,6 +106,16 @@ impl<'a> Source<'a> {
         match self {
             Self::File { bytes, .. } => Some(*bytes),
             Self::Stdin { .. } => None,
+        }
+    }
+
+    /// The parts of a large file.
+    fn parts(&self) -> Option<Parts<'a>> {
+        match *self {
+            Self::File { path, bytes, .. } if bytes > parts::ABOVE_BYTES => {
+                Some(Parts { path, bytes, media_type: self.media_type() })
+            }
+            Self::File { .. } | Self::Stdin { .. } => None,
         }
     }
 
@@ -197,10 +217,12 @@ fn query(args: &SubmitArgs) -> Result<String, Fault> {
     Ok(query)
 }
 
-/// Nobody knows what became of a request whose answer did not come.
-fn maybe_accepted(mut fault: Fault, args: &SubmitArgs, key: &str) -> Fault {
+/// Nobody knows what became of a request whose answer did not come; of parts the others are there.
+fn maybe_accepted(mut fault: Fault, args: &SubmitArgs, key: &str, in_parts: bool) -> Fault {
     let unsure = fault.status == Status::Interrupted || fault.code == "server_unreachable";
-    if unsure && !args.dry_run {
+    let some_there =
+        in_parts && fault.status == Status::Failed && fault.code != "idempotency_key_reused";
+    if (unsure || some_there) && !args.dry_run {
         let again = format!(
             "The same command with --idempotency-key {key} goes on, and never submits twice."
         );

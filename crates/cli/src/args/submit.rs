@@ -21,7 +21,9 @@ A .txt file has one prompt a line, a .jsonl file one JSON object a line with the
 out comes from the options. Every line is checked before anything is made.
 
 The id of the batch goes to standard output. A reply that is lost is asked for again under the
-same idempotency key, so nothing is submitted twice; standard input cannot be read again.
+same idempotency key, so nothing is submitted twice; standard input cannot be read again. A file
+of more than 32 MiB is sent in parts: with the same --idempotency-key, whatever has arrived is not
+sent again for a day.
 
 Exit status: 0 accepted (with --watch: all succeeded), 1 failed, 2 wrong usage or lines, 3 some
 jobs did not succeed, 130 interrupted.";

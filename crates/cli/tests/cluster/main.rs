@@ -9,6 +9,7 @@ mod fetch;
 mod machine;
 mod server;
 mod submit;
+mod uploads;
 
 use std::process::{Command, Output, Stdio};
 
