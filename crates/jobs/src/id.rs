@@ -145,6 +145,22 @@ impl ToSchema for BatchId {
     }
 }
 
+impl PartialSchema for UploadId {
+    fn schema() -> RefOr<Schema> {
+        let uuid = ObjectBuilder::new().schema_type(Type::String);
+        uuid.format(Some(SchemaFormat::Custom("uuid".into())))
+            .description(Some("An upload in parts: a UUID of version 7."))
+            .examples(["0192d7a0-0000-7000-8000-000000000002"])
+            .into()
+    }
+}
+
+impl ToSchema for UploadId {
+    fn name() -> Cow<'static, str> {
+        "UploadId".into()
+    }
+}
+
 impl PartialSchema for JobId {
     fn schema() -> RefOr<Schema> {
         let text = ObjectBuilder::new().schema_type(Type::String);

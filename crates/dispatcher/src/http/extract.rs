@@ -4,7 +4,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use excite_jobs::{BatchId, JobId, ModelCard, limits};
+use excite_jobs::{BatchId, JobId, ModelCard, UploadId, limits};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -156,6 +156,69 @@ impl IntoParams for OfModelFile {
         let sha256 = in_path("sha256", "Of the file.", sha256.into(), example);
         vec![name_in_path(), sha256]
     }
+}
+
+/// An upload in the path.
+pub(super) struct OfUpload(pub(super) UploadId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfUpload {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(id) = path.map_err(|e| bad_upload(e.body_text()))?;
+        upload(&id).map(Self)
+    }
+}
+
+impl IntoParams for OfUpload {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![upload_in_path()]
+    }
+}
+
+/// An upload in the path, and the number of one of its parts.
+pub(super) struct OfUploadPart(pub(super) UploadId, pub(super) u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfUploadPart {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((id, n)) = path.map_err(|e| bad_upload(e.body_text()))?;
+        Ok(Self(upload(&id)?, part_number(&n)?))
+    }
+}
+
+impl IntoParams for OfUploadPart {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let n = ObjectBuilder::new().schema_type(Type::Integer);
+        let n = n.minimum(Some(1)).maximum(Some(limits::UPLOAD_PARTS_MAX));
+        vec![upload_in_path(), in_path("n", "Number of the part.", n.into(), json!(1))]
+    }
+}
+
+fn upload(text: &str) -> Result<UploadId, Fault> {
+    text.parse().map_err(|e: excite_jobs::IdError| bad_upload(e.to_string()))
+}
+
+fn bad_upload(detail: String) -> Fault {
+    Fault::bad("bad_id", detail, "Use the id as POST /v1/uploads gave it.")
+}
+
+fn part_number(text: &str) -> Result<u32, Fault> {
+    let max = limits::UPLOAD_PARTS_MAX;
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| {
+        let detail =
+            format!("`{}` is no number of a part", text.chars().take(80).collect::<String>());
+        Fault::bad("bad_part", detail, format!("Number parts from 1 to {max}."))
+    })
+}
+
+fn upload_in_path() -> Parameter {
+    let example = json!("0192d7a0-0000-7000-8000-000000000002");
+    in_path("id", "The upload.", UploadId::schema(), example)
 }
 
 fn named(name: String) -> Result<String, Fault> {

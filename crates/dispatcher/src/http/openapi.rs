@@ -29,6 +29,7 @@ use super::access::COOKIE;
     ),
     tags(
         (name = "batches", description = "Submitted, watched, changed, taken home."),
+        (name = "uploads", description = "Batches that come in parts, so that a cut costs one part."),
         (name = "jobs", description = "One image each."),
         (name = "dead", description = "Jobs that were given up, and back to life."),
         (name = "system", description = "Workers, models, scaling, how everything is."),

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use excite_jobs::api::{BatchOptions, UploadCommit, UploadPart, UploadView};
-use excite_jobs::{IdError, UploadId, limits};
+use excite_jobs::api::{BatchOptions, BatchView, UploadCommit, UploadPart, UploadView};
+use excite_jobs::{UploadId, limits};
 use tracing::{Instrument, warn};
 
 use super::App;
 use super::batches::submission;
-use super::extract::{Asked, Document, text};
+use super::extract::{Asked, Document, OfUpload, OfUploadPart, text};
+use super::openapi::Problems;
 use super::problem::Fault;
 use super::receive::receive;
 use crate::accept::{AcceptError, Accepted};
@@ -25,6 +26,26 @@ use crate::uploads::{Trouble, Upload, UploadError};
 /// How long the document of a commit may take to come: the commit itself has no such limit.
 const DOCUMENT_MAX: Duration = Duration::from_secs(60);
 
+/// Begin a batch that comes in parts, with the same query and headers as the batch in one piece.
+///
+/// What is not committed within a day is taken away. Under one `Idempotency-Key` the same request
+/// begins one upload, so that a client that was cut off finds what has arrived.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads",
+    tag = "uploads",
+    operation_id = "beginUpload",
+    params(
+        BatchOptions,
+        ("content-type" = String, Header, description = "Of the parts in a row.", example = "application/x-ndjson"),
+        ("idempotency-key" = Option<String>, Header, nullable = false, pattern = "^[!-~]{1,256}$")
+    ),
+    responses(
+        (status = 200, description = "It was begun before.", body = UploadView, headers(("location" = String))),
+        (status = 201, description = "Begun.", body = UploadView, headers(("location" = String))),
+        Problems
+    )
+)]
 pub(super) async fn begin(
     State(app): State<Arc<App>>,
     Asked(options): Asked<BatchOptions>,
@@ -44,28 +65,66 @@ pub(super) async fn begin(
     Ok((status, [(header::LOCATION, location)], Json(upload.view())).into_response())
 }
 
+/// What has arrived of an upload, and its batch once it is committed.
+#[utoipa::path(
+    get,
+    path = "/v1/uploads/{id}",
+    tag = "uploads",
+    operation_id = "showUpload",
+    params(OfUpload),
+    responses((status = 200, description = "As it is now.", body = UploadView), Problems)
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    OfUpload(id): OfUpload,
 ) -> Result<Json<UploadView>, Fault> {
-    Ok(Json(app.uploads.load(upload_id(&id)?).await?.view()))
+    Ok(Json(app.uploads.load(id).await?.view()))
 }
 
+/// Take an upload away; a batch that was made of it stays.
+#[utoipa::path(
+    delete,
+    path = "/v1/uploads/{id}",
+    tag = "uploads",
+    operation_id = "deleteUpload",
+    params(OfUpload),
+    responses((status = 204, description = "It is gone."), Problems)
+)]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    OfUpload(id): OfUpload,
 ) -> Result<StatusCode, Fault> {
-    app.uploads.delete(upload_id(&id)?).await?;
+    app.uploads.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Send a part; lines may be split anywhere. Sent again, it replaces what was there.
+#[utoipa::path(
+    put,
+    path = "/v1/uploads/{id}/parts/{n}",
+    tag = "uploads",
+    operation_id = "sendPart",
+    params(
+        OfUploadPart,
+        (
+            "content-digest" = Option<String>, Header, nullable = false,
+            description = "Checked if it has a SHA-256 (RFC 9530).",
+            pattern = "^sha-256=:[A-Za-z0-9+/]{43}=:$"
+        )
+    ),
+    request_body(
+        content = Vec<u8>,
+        content_type = "application/octet-stream",
+        example = "{\"prompt\": \"a cat and a frog\"}\n"
+    ),
+    responses((status = 200, description = "As it is stored.", body = UploadPart), Problems)
+)]
 pub(super) async fn put_part(
     State(app): State<Arc<App>>,
-    Path((id, n)): Path<(String, String)>,
+    OfUploadPart(id, n): OfUploadPart,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<UploadPart>, Fault> {
-    let (id, n) = (upload_id(&id)?, part_number(&n)?);
     let digest = content_digest(&headers)?;
     // What cannot be taken is not received first.
     let length = text(&headers, "content-length")?.and_then(|length| length.parse().ok());
@@ -81,12 +140,25 @@ pub(super) async fn put_part(
     Ok(Json(UploadPart { n, bytes: received.bytes, sha256 }))
 }
 
+/// Make a batch of the parts, as if they came in one body. Safe to repeat.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads/{id}/commit",
+    tag = "uploads",
+    operation_id = "commitUpload",
+    params(OfUpload),
+    request_body(content = UploadCommit, example = json!({"parts": 1})),
+    responses(
+        (status = 200, description = "It was committed before.", body = BatchView),
+        (status = 202, description = "Accepted.", body = BatchView, headers(("location" = String))),
+        Problems
+    )
+)]
 pub(super) async fn commit(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    OfUpload(id): OfUpload,
     request: Request,
 ) -> Result<Response, Fault> {
-    let id = upload_id(&id)?;
     let document = Document::<UploadCommit>::from_request(request, &());
     let document = tokio::time::timeout(DOCUMENT_MAX, document).await;
     let late =
@@ -131,21 +203,6 @@ async fn commit_parts(app: Arc<App>, id: UploadId, count: u32) -> Result<Respons
         warn!(upload = %id, batch = %batch.id, %error, "a committed upload keeps its parts for now");
     }
     app.answer(accepted).await
-}
-
-fn upload_id(text: &str) -> Result<UploadId, Fault> {
-    let remedy = "Use the id as POST /v1/uploads gave it.";
-    text.parse().map_err(|e: IdError| Fault::bad("bad_id", e.to_string(), remedy))
-}
-
-fn part_number(text: &str) -> Result<u32, Fault> {
-    let max = limits::UPLOAD_PARTS_MAX;
-    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
-    number.ok_or_else(|| {
-        let detail =
-            format!("`{}` is no number of a part", text.chars().take(80).collect::<String>());
-        Fault::bad("bad_part", detail, format!("Number parts from 1 to {max}."))
-    })
 }
 
 /// The SHA-256 that the sender says (RFC 9530), in hexadecimal; none if other digests are sent.

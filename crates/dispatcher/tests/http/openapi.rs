@@ -2,18 +2,19 @@
 
 use std::io::Cursor;
 
-use excite_jobs::api::BatchView;
+use excite_jobs::api::{BatchView, UploadView};
 use excite_jobs::progress::{ClassStatus, Progress, Status, WorkerBeat, WorkerState};
 use excite_jobs::store::{Condition, Store};
-use excite_jobs::{BatchId, JobId, Summary, Tally, keys};
-use reqwest::{Method, Response};
+use excite_jobs::{BatchId, JobId, Summary, Tally, UploadId, keys};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::server::{Server, document};
 
-/// The batch of the examples.
-const EXAMPLE: &str = "0192d7a0-0000-7000-8000-000000000001";
+/// The batch and the upload of the examples.
+const BATCH: &str = "0192d7a0-0000-7000-8000-000000000001";
+const UPLOAD: &str = "0192d7a0-0000-7000-8000-000000000002";
 
 /// An operation of the document.
 struct Operation {
@@ -22,40 +23,64 @@ struct Operation {
     says: Value,
 }
 
+/// What the ids of the examples stand for.
+struct Known {
+    batch: BatchId,
+    upload: UploadId,
+}
+
+impl Known {
+    fn put_into(&self, example: &str) -> String {
+        let text = example.replace(BATCH, &self.batch.to_string());
+        text.replace(UPLOAD, &self.upload.to_string())
+    }
+}
+
 impl Operation {
-    /// What must come first: files before cards before what shows them; what deletes last.
+    /// What must come first: files before cards before what shows them, parts before their commit;
+    /// what deletes last.
     fn turn(&self) -> (usize, usize) {
         let order = [Method::POST, Method::PUT, Method::GET, Method::HEAD, Method::PATCH];
         let method = order.iter().position(|method| *method == self.method);
-        (method.unwrap_or(order.len()), usize::MAX - self.path.len())
+        let turn = 2 * method.unwrap_or(order.len());
+        let turn = if self.path.ends_with("/commit") { 3 } else { turn };
+        (turn, usize::MAX - self.path.len())
     }
 
-    /// The path and query of the examples.
-    fn target(&self, batch: BatchId) -> String {
+    /// The request of the examples, without its body.
+    fn request(&self, server: &Server, known: &Known) -> (String, RequestBuilder) {
         let mut path = self.path.clone();
-        let mut query = Vec::new();
+        let (mut query, mut headers) = (Vec::new(), Vec::new());
         for parameter in self.says["parameters"].as_array().into_iter().flatten() {
             let name = parameter["name"].as_str().unwrap();
             let example = match &parameter["example"] {
-                Value::String(text) => text.replace(EXAMPLE, &batch.to_string()),
+                Value::String(text) => known.put_into(text),
                 other => other.to_string(),
             };
+            let there = !parameter["example"].is_null();
             match parameter["in"].as_str().unwrap() {
                 "path" => {
-                    assert!(!parameter["example"].is_null(), "{path} has no example of {name}");
+                    assert!(there, "{path} has no example of {name}");
                     path = path.replace(&format!("{{{name}}}"), &example);
                 }
-                "query" if !parameter["example"].is_null() => {
-                    query.push(format!("{name}={example}"));
-                }
+                "query" if there => query.push(format!("{name}={example}")),
+                "header" if there => headers.push((name, example)),
                 _ => {}
             }
         }
-        if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
+        if !query.is_empty() {
+            path = format!("{path}?{}", query.join("&"));
+        }
+        let mut request =
+            server.client.request(self.method.clone(), format!("{}{path}", server.url));
+        for (name, example) in headers {
+            request = request.header(name, example);
+        }
+        (path, request)
     }
 
     /// Bodies with their media types; one without a body if none is taken.
-    fn bodies(&self, batch: BatchId) -> Vec<Option<(String, String)>> {
+    fn bodies(&self, known: &Known) -> Vec<Option<(String, String)>> {
         let Some(content) = self.says["requestBody"]["content"].as_object() else {
             return vec![None];
         };
@@ -67,20 +92,20 @@ impl Operation {
                 Value::String(text) => text.clone(),
                 document => document.to_string(),
             };
-            Some((kind.clone(), text.replace(EXAMPLE, &batch.to_string())))
+            Some((kind.clone(), known.put_into(&text)))
         };
         content.iter().map(body).collect()
     }
 
     /// The answer is one of those that are promised.
-    fn check(&self, target: &str, answer: &Response) {
+    fn check(&self, path: &str, answer: &Response) {
         let status = answer.status().as_u16();
         let promised = &self.says["responses"][status.to_string()];
-        assert!(status < 400 && promised.is_object(), "{} {target}: {status}", self.method);
+        assert!(status < 400 && promised.is_object(), "{} {path}: {status}", self.method);
         let Some(content) = promised["content"].as_object() else { return };
         let kind = answer.headers()["content-type"].to_str().unwrap();
         let known = content.keys().any(|known| kind.split(';').next() == Some(known));
-        assert!(known, "{} {target}: {kind}", self.method);
+        assert!(known, "{} {path}: {kind}", self.method);
     }
 }
 
@@ -97,7 +122,7 @@ fn operations(document: &Value) -> Vec<Operation> {
 }
 
 /// A batch with an image and a dead job, that is finished; a worker, and a leader.
-async fn furnish(server: &Server) -> BatchId {
+async fn furnish(server: &Server) -> Known {
     let batch: BatchView = server.accepted("?attention=true&trace=true", "a cat\na dog").await;
     let success = json!({"key": "", "sha256": "", "bytes": 9, "seconds": 1.5, "steps": 2,
         "loss": 0.5, "scores": [0.5], "weakest": "cat"});
@@ -158,31 +183,31 @@ async fn furnish(server: &Server) -> BatchId {
         blocked: false,
     };
     server.mirror.set_status(&status).await.unwrap();
-    batch.id
+    let begin = server.post("/v1/uploads").header("content-type", "application/x-ndjson");
+    let upload: UploadView = document(begin.send().await.unwrap(), 201).await;
+    Known { batch: batch.id, upload: upload.id }
 }
 
 #[tokio::test]
 async fn every_route_has_examples_that_work() {
     let server = Server::start().await;
-    let batch = furnish(&server).await;
+    let known = furnish(&server).await;
     let api: Value = document(server.get("/v1/openapi.json").send().await.unwrap(), 200).await;
     assert_eq!(api["openapi"], "3.1.0");
     let operations = operations(&api);
-    assert!(operations.len() >= 30, "{}", operations.len());
+    assert!(operations.len() > 34, "{}", operations.len());
     for operation in &operations {
-        let target = operation.target(batch);
-        for body in operation.bodies(batch) {
-            let url = format!("{}{target}", server.url);
-            let mut request = server.client.request(operation.method.clone(), url);
+        for body in operation.bodies(&known) {
+            let (path, mut request) = operation.request(&server, &known);
             if let Some((kind, text)) = body {
                 request = request.header("content-type", kind).body(text);
             }
             let answer = request.send().await.unwrap();
             let status = answer.status();
             if status.is_client_error() || status.is_server_error() {
-                panic!("{} {target}: {}", operation.method, answer.text().await.unwrap());
+                panic!("{} {path}: {}", operation.method, answer.text().await.unwrap());
             }
-            operation.check(&target, &answer);
+            operation.check(&path, &answer);
         }
     }
     let mut ids: Vec<_> = operations.iter().map(|o| o.says["operationId"].to_string()).collect();

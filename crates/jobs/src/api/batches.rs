@@ -14,7 +14,7 @@ use crate::job::Lane;
 /// Query of `POST /v1/batches`; the body is lines: NDJSON (`application/x-ndjson`), CSV
 /// (`text/csv`, first row names fields), one prompt a line (`text/plain`), or a matrix
 /// (`application/json`).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, IntoParams, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct BatchOptions {

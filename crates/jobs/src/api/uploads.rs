@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::BatchOptions;
 use crate::id::{BatchId, UploadId};
 
 /// Answer of `POST /v1/uploads` and `GET /v1/uploads/{id}`: what has arrived.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UploadView {
     /// Its name.
     pub id: UploadId,
@@ -35,7 +36,7 @@ pub struct UploadView {
 }
 
 /// Answer of `PUT /v1/uploads/{id}/parts/{n}`: a part as it was stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UploadPart {
     /// Its number, from 1.
     pub n: u32,
@@ -46,9 +47,10 @@ pub struct UploadPart {
 }
 
 /// Body of `POST /v1/uploads/{id}/commit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UploadCommit {
     /// How many parts there are: 1 up to this number, in this order.
+    #[schema(minimum = 1, maximum = 1000)]
     pub parts: u32,
 }
