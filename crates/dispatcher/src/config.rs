@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use excite_jobs::ModelCard;
-use excite_service::config::{Broker, Log, Progress, Store};
+use excite_service::ports::{Broker, Progress, Store};
+use excite_service::telemetry::Log;
 use serde::{Deserialize, Serialize};
 
 /// All sections.

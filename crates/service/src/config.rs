@@ -11,9 +11,6 @@ use serde::de::DeserializeOwned;
 
 use crate::redact::redacted;
 
-pub use crate::ports::{Broker, Progress, Store};
-pub use crate::telemetry::{Log, LogFormat};
-
 /// The file that is read if none is named and it is there.
 const FILE: &str = "excite.toml";
 const SECTIONS: [&str; 6] = ["broker", "store", "progress", "log", "worker", "dispatcher"];
@@ -131,6 +128,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::ports::Broker;
 
     #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
     #[serde(default)]

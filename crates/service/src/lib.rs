@@ -2,6 +2,7 @@
 //!
 //! Not here: what a service does.
 
+#[cfg(feature = "cluster")]
 pub mod config;
 pub mod described;
 pub mod failpoint;

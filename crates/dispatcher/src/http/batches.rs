@@ -17,11 +17,11 @@ use tracing::warn;
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
-use super::extract::{Asked, Document, OfBatch, PageQuery, limit_of, text};
+use super::extract::{Asked, Document, OfBatch, PageQuery, length, limit_of, text};
 use super::openapi::Problems;
 use super::problem::Fault;
 use crate::accept::{
-    Accepted, Format, Matrix, Submission, announce, batch_name, is_traceparent, within,
+    Accepted, BodyFault, Format, Matrix, Submission, announce, batch_name, is_traceparent, within,
 };
 use crate::{delete, header as batch_header};
 
@@ -80,6 +80,11 @@ pub(super) async fn submit(
     body: Body,
 ) -> Result<Response, Fault> {
     let submission = submission(options, &headers)?;
+    // What is too large need not come first.
+    let max = limits::BATCH_BYTES_MAX;
+    if length(&headers)?.is_some_and(|bytes| bytes > max) {
+        return app.answer(Err(BodyFault::TooLarge { max }.into())).await;
+    }
     let accepted = app.accept.accept(submission, body.into_data_stream()).await;
     app.answer(accepted.map_err(Fault::from)).await
 }

@@ -13,6 +13,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Required, Schema};
 use utoipa::{IntoParams, PartialSchema};
 
+use super::DOCUMENT_BYTES_MAX;
 use super::problem::Fault;
 use crate::models::is_sha256;
 
@@ -41,10 +42,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
         let bytes = Bytes::from_request(request, state).await.map_err(|error| {
-            let (status, detail) = (error.status(), error.body_text());
-            let code =
-                if status == StatusCode::PAYLOAD_TOO_LARGE { "too_large" } else { "body_cut" };
-            Fault::new(status, code, detail, "Send a smaller document, whole.")
+            let status = error.status();
+            if status == StatusCode::PAYLOAD_TOO_LARGE {
+                let detail = format!("the body has more than {DOCUMENT_BYTES_MAX} bytes");
+                return Fault::new(status, "too_large", detail, "Send a smaller document.");
+            }
+            Fault::new(status, "body_cut", error.body_text(), "Send the whole document.")
         })?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let detail = format!("the body cannot be read: {error}");
@@ -296,6 +299,11 @@ pub(super) fn limit_of(limit: Option<usize>) -> Result<usize, Fault> {
             format!("Set `limit` to 1 to {PAGE_MAX}."),
         )),
     }
+}
+
+/// Bytes that a body will have, if its sender says so.
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
+    Ok(text(headers, "content-length")?.and_then(|length| length.parse().ok()))
 }
 
 /// A header as text.

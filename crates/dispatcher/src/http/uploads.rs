@@ -16,7 +16,7 @@ use tracing::{Instrument, warn};
 
 use super::App;
 use super::batches::submission;
-use super::extract::{Asked, Document, OfUpload, OfUploadPart, text};
+use super::extract::{Asked, Document, OfUpload, OfUploadPart, length, text};
 use super::openapi::Problems;
 use super::problem::Fault;
 use super::receive::receive;
@@ -127,8 +127,7 @@ pub(super) async fn put_part(
 ) -> Result<Json<UploadPart>, Fault> {
     let digest = content_digest(&headers)?;
     // What cannot be taken is not received first.
-    let length = text(&headers, "content-length")?.and_then(|length| length.parse().ok());
-    app.uploads.load(id).await?.check(n, length.unwrap_or(0))?;
+    app.uploads.load(id).await?.check(n, length(&headers)?.unwrap_or(0))?;
     let _turn = app.uploads.turn().await?;
     let received = receive(body, limits::UPLOAD_PART_BYTES_MAX, PART_REMEDY).await?;
     let sha256 = received.sha256.clone();

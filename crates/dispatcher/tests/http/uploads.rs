@@ -319,13 +319,20 @@ async fn what_cannot_become_a_batch_is_refused_before_it_is_sent() {
         let problem = problem(put.send().await.unwrap()).await;
         assert_eq!((problem.status, problem.code.as_str()), (400, "bad_part"), "{n}");
     }
-    // So long a part is refused before it comes.
-    let head = format!(
-        "PUT /v1/uploads/{id}/parts/1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
-        limits::UPLOAD_PART_BYTES_MAX + 1
-    );
-    let answer = answer(sent(&server, &head).await).await;
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("too_large"), "{answer}");
+    // So long a body is refused before it comes.
+    for (request, max) in [
+        (format!("PUT /v1/uploads/{id}/parts/1"), limits::UPLOAD_PART_BYTES_MAX),
+        ("POST /v1/batches".to_owned(), limits::BATCH_BYTES_MAX),
+    ] {
+        let length = max + 1;
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        let answer = answer(sent(&server, &head).await).await;
+        let refused = answer.starts_with("HTTP/1.1 413") && answer.contains("too_large");
+        assert!(refused, "{request}: {answer}");
+    }
     for id in ["x", &id.to_string().to_uppercase()] {
         let problem = problem(server.get(&format!("/v1/uploads/{id}")).send().await.unwrap()).await;
         assert_eq!((problem.status, problem.code.as_str()), (400, "bad_id"));
