@@ -143,7 +143,7 @@ async fn watched(cluster: &Cluster, dispatcher: &Service) -> Result<Value> {
     let address = format!("{}/v1/batches/{id}", dispatcher.url);
     let told: Vec<_> = (0..LISTENERS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
     let mut listeners = tokio::task::JoinSet::new();
-    for told in told.iter().cloned() {
+    for told in told.clone() {
         let listen = client.get(format!("{address}/events")).send();
         listeners.spawn(async move {
             let mut events = listen.await?.error_for_status()?.bytes_stream();
