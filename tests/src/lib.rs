@@ -4,6 +4,7 @@
 //! folder of its own; servers that run on the usual ports are never touched. Not what the tests
 //! of a single crate need: those use the back ends in memory.
 
+pub mod browser;
 mod certs;
 pub mod cluster;
 pub mod failpoints;

@@ -1,4 +1,4 @@
-//! The servers that tests start for themselves: RabbitMQ and Redis, from Debian's packages.
+//! What tests start for themselves: RabbitMQ, Redis and Chromium, from Debian's packages.
 //!
 //! Not their start: that is the tests' (tests/src).
 
@@ -51,6 +51,12 @@ fn missing(rabbit: bool, on_path: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
     }
     if !on_path("openssl") {
         packages.push("openssl");
+    }
+    // chromedriver takes Google's Chrome as well, but does not come with either.
+    let browser = ["chromium", "google-chrome"].into_iter().any(on_path);
+    if !browser || !on_path("chromedriver") {
+        // A machine may have no font at all, and then pages have no text.
+        packages.extend(["chromium", "chromium-driver", "fonts-liberation"]);
     }
     packages
 }
@@ -117,7 +123,11 @@ mod tests {
         assert_eq!(missing(false, &|_| true), ["rabbitmq-server"]);
         assert_eq!(missing(true, &|name| name != "epmd"), ["rabbitmq-server"]);
         assert_eq!(missing(true, &|name| name != "redis-server"), ["redis-server"]);
-        assert_eq!(missing(false, &|_| false), ["rabbitmq-server", "redis-server", "openssl"]);
+        let browser = ["chromium", "chromium-driver", "fonts-liberation"];
+        assert_eq!(missing(true, &|name| name != "chromium"), [""; 0], "another one is there");
+        assert_eq!(missing(true, &|name| name != "chromedriver"), browser);
+        let all = ["rabbitmq-server", "redis-server", "openssl"].into_iter().chain(browser);
+        assert_eq!(missing(false, &|_| false), all.collect::<Vec<_>>());
     }
 
     #[test]
