@@ -180,7 +180,10 @@ impl Crew {
             // It had not begun anything: signals are listened to before the first line of the log.
             Ok(status) if is_by_sigterm(status) && program.log().lines().is_empty() => {}
             Ok(status) => {
-                self.violations.push(format!("{name} was told to stop and ended with {status}"));
+                let words = program.log().tail();
+                let told =
+                    format!("{name} was told to stop and ended with {status}, saying:\n{words}");
+                self.violations.push(told);
             }
             Err(error) => self.violations.push(format!("{name} did not stop: {error:#}")),
         }

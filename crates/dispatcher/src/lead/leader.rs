@@ -33,6 +33,10 @@ const PREFETCH: u16 = 2000;
 const GROUP_MAX: usize = 1000;
 /// Without a message for so long, another one may lead: ticks come twice a second.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long each of the three last things may take: the turn that runs when the signal comes, writing
+/// what can be written, and giving the rest back. Together they are less than the time that a
+/// service has to stop.
+const LAST_MAX: Duration = Duration::from_secs(5);
 /// The shortest and longest wait for the next message.
 const WAKE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
@@ -152,7 +156,12 @@ impl Leader {
     ) -> Leave {
         let mut group = vec![first];
         loop {
-            if let Err(leave) = self.turn(group).await {
+            let turn = tokio::select! {
+                turn = self.turn(group) => turn,
+                // What it had in hand comes again, as after a crash, when the queue is closed.
+                () = late(stop) => break,
+            };
+            if let Err(leave) = turn {
                 self.step_down(consumer).await;
                 return leave;
             }
@@ -165,10 +174,16 @@ impl Leader {
             };
         }
         // Orderly: what can be recorded is, so that the next one has less to do again.
-        if self.publish_pending().await.is_ok() {
-            let _ = self.record_due(true).await;
+        let last = async {
+            if self.publish_pending().await.is_ok() {
+                let _ = self.record_due(true).await;
+            }
+        };
+        let recorded = timeout(LAST_MAX, last).await;
+        let given_back = timeout(LAST_MAX, self.step_down(consumer)).await;
+        if recorded.and(given_back).is_err() {
+            warn!("stopping took too long; what was not concluded comes again");
         }
-        self.step_down(consumer).await;
         Leave::Closed
     }
 
@@ -254,6 +269,12 @@ impl Leader {
         let held = held.chain(deferred).filter_map(Arc::into_inner);
         give_back(held, consumer).await;
     }
+}
+
+/// Ends when a turn has had its time after the signal to stop.
+async fn late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_MAX).await;
 }
 
 /// What has arrived, at most [`GROUP_MAX`]; nothing after `wake`. `None`: the queue was closed.

@@ -1,7 +1,7 @@
 //! A store and a queue that fail now and then, before or after they did what was asked.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,9 +13,14 @@ use excite_jobs::{Lane, Rung};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+/// How long our clients wait for an answer.
+const CALL_MAX: Duration = Duration::from_secs(30);
+
 /// How often something fails, in percent; half of it before, half of it after the deed.
 pub(crate) struct Faults {
     pub(crate) percent: AtomicU32,
+    /// Nothing is answered, as on a link that is dead and open.
+    pub(crate) dead: AtomicBool,
     random: Mutex<StdRng>,
 }
 
@@ -29,7 +34,8 @@ enum Fault {
 impl Faults {
     pub(crate) fn new(percent: u32) -> Arc<Self> {
         let random = Mutex::new(StdRng::seed_from_u64(7));
-        Arc::new(Self { percent: AtomicU32::new(percent), random })
+        let dead = AtomicBool::new(false);
+        Arc::new(Self { percent: AtomicU32::new(percent), dead, random })
     }
 
     fn draw(&self) -> Fault {
@@ -51,6 +57,10 @@ impl FaultyStore {
         deed: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let failed = || StoreError::Unavailable { key: key.into(), message: "on purpose".into() };
+        if self.1.dead.load(Ordering::Relaxed) {
+            tokio::time::sleep(CALL_MAX).await;
+            return Err(failed());
+        }
         match self.1.draw() {
             Fault::Before => Err(failed()),
             Fault::None => deed.await,

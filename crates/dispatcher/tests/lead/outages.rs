@@ -8,6 +8,8 @@ use std::time::Duration;
 use excite_dispatcher::lead::{LeadConfig, Metrics, lead};
 use excite_dispatcher::{Ports, done_log, header};
 use excite_jobs::{Class, Failure, Job, OutcomeKind, State};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::faulty::{Faults, FaultyQueue, FaultyStore};
@@ -23,7 +25,12 @@ fn script(job: &Job) -> Vec<OutcomeKind> {
     vec![OutcomeKind::Started, kind]
 }
 
-fn lead_with_faults(world: &World, store: &Arc<Faults>, queue: &Arc<Faults>) {
+/// A dispatcher on ports that fail; what stops it, and what ends with it.
+fn lead_with_faults(
+    world: &World,
+    store: &Arc<Faults>,
+    queue: &Arc<Faults>,
+) -> (CancellationToken, JoinHandle<()>) {
     let own = Arc::new(world.queue.connection());
     let ports = Ports {
         queue: Arc::new(FaultyQueue(own, queue.clone())),
@@ -31,7 +38,13 @@ fn lead_with_faults(world: &World, store: &Arc<Faults>, queue: &Arc<Faults>) {
         progress: world.mirror.clone(),
     };
     let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-    tokio::spawn(lead(ports, LeadConfig::new("d"), metrics, CancellationToken::new()));
+    let stop = CancellationToken::new();
+    let leading = lead(ports.clone(), LeadConfig::new("d"), metrics, stop.clone());
+    let leading = tokio::spawn(async move {
+        leading.await.unwrap();
+        ports.queue.close().await;
+    });
+    (stop, leading)
 }
 
 async fn all_is_well(world: &World, batch: excite_jobs::BatchId, jobs: u64) {
@@ -92,4 +105,25 @@ async fn one_that_cannot_reach_the_store_lets_another_lead() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let _leading = world.lead();
     all_is_well(&world, batch.id, 300).await;
+}
+
+/// A link that is dead and open answers nothing: whoever is told to stop does not wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_dead_link_holds_up_nobody_who_is_told_to_stop() {
+    let world = World::new();
+    let store = Faults::new(0);
+    let (stop, leading) = lead_with_faults(&world, &store, &Faults::new(0));
+    let seen = world.work(1, script);
+    let batch = world.accept(600, |_| ()).await;
+    world.until("a part", async || (seen.lock().unwrap().len() > 100).then_some(())).await;
+    store.dead.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let told = Instant::now();
+    stop.cancel();
+    leading.await.unwrap();
+    assert!(told.elapsed() <= Duration::from_secs(16), "{:?}", told.elapsed());
+
+    // Another one finds all that was in hand.
+    let _leading = world.lead();
+    all_is_well(&world, batch.id, 600).await;
 }
