@@ -191,7 +191,7 @@ async fn behind_a_million(cluster: &Cluster, dispatcher: &Service) -> Result<Val
     for lane in [Lane::Express, Lane::Bulk] {
         let started = Instant::now();
         let lines = r#"{"prompt":"a cat","seeds":"0..3","steps":1}"#;
-        let view = cluster.submit(dispatcher, &format!("?lane={lane}"), lines).await?;
+        let view = cluster.submit(dispatcher, &format!("lane={lane}"), lines).await?;
         cluster.until(dispatcher, view.id, LIMIT, "the first of three", begun).await?;
         report[format!("{lane}_seconds")] = json!(started.elapsed().as_secs_f64());
     }
