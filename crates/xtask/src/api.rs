@@ -76,6 +76,7 @@ pub(crate) fn fuzz(project: &Project) -> Result<()> {
     validate.args(["-c", FETCH_AND_VALIDATE, &address]).arg(&description);
     project::run(&mut validate)?;
     let mut run = project.command(python);
+    run.env("HYPOTHESIS_STORAGE_DIRECTORY", folder.join("hypothesis"));
     run.args(["-m", "schemathesis.cli", "--config-file", CONFIG, "run", "--no-color"]);
     project::run(run.env("EXCITE_TOKEN", &token).arg(format!("{address}/v1/openapi.json")))
 }
