@@ -136,7 +136,7 @@ async fn empty(cluster: &Cluster, dispatcher: &Service) -> Result<f64> {
 async fn watched(cluster: &Cluster, dispatcher: &Service) -> Result<Value> {
     let args = ["--pipeline", "empty", "--slots", IN_FLIGHT];
     let _worker = cluster.worker(&args).await?;
-    let line = |seed| format!(r#"{{"prompt":"a cat","seed":{seed},"steps":1}}"#);
+    let line = |seed| format!(r#"{{"prompt":"a horse","seed":{seed},"steps":1}}"#);
     let lines: Vec<String> = (0..WATCHED_JOBS).map(line).collect();
     let id = cluster.submit(dispatcher, "", &lines.join("\n")).await?.id;
     let client = reqwest::Client::builder().no_proxy().build()?;
@@ -190,8 +190,8 @@ async fn behind_a_million(cluster: &Cluster, dispatcher: &Service) -> Result<Val
     let mut report = json!({});
     for lane in [Lane::Express, Lane::Bulk] {
         let started = Instant::now();
-        let lines = r#"{"prompt":"a cat","seeds":"0..3","steps":1}"#;
-        let view = cluster.submit(dispatcher, &format!("lane={lane}"), lines).await?;
+        let lines = format!(r#"{{"prompt":"a cat, {lane}","seeds":"0..3","steps":1}}"#);
+        let view = cluster.submit(dispatcher, &format!("lane={lane}"), &lines).await?;
         cluster.until(dispatcher, view.id, LIMIT, "the first of three", begun).await?;
         report[format!("{lane}_seconds")] = json!(started.elapsed().as_secs_f64());
     }
