@@ -1,7 +1,7 @@
 // What happened to a job, one thing after another.
 
 import { absolute } from '../clock.js';
-import { h } from '../dom.js';
+import { h, prose } from '../dom.js';
 import { duration } from '../format.js';
 
 export function timeline(job) {
@@ -37,6 +37,6 @@ function moment(entry, start) {
       { datetime: entry.at, title: absolute(entry.at) },
       after > 0 ? `+${duration(after)}` : absolute(entry.at),
     ),
-    entry.message && h('p', { class: 'quiet' }, entry.message),
+    entry.message && h('p', { class: 'quiet' }, prose(entry.message)),
   );
 }
