@@ -141,10 +141,12 @@ function plotOptions(options, canvas, whenPointed) {
   };
 }
 
-function timeLabels(_, seconds) {
-  return seconds.map((s) =>
-    new Date(s * 1000).toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' }),
-  );
+function timeLabels(plot, seconds, _axis, _space, step) {
+  // Around less than two points the axis has some length, which says nothing.
+  if (plot.data[0].length < 2) return seconds.map(() => '');
+  // Where labels are less than a minute apart they would all be the same without seconds.
+  const parts = { hour: '2-digit', minute: '2-digit', second: step < 60 ? '2-digit' : undefined };
+  return seconds.map((s) => new Date(s * 1000).toLocaleTimeString('en-GB', parts));
 }
 
 function drawMarks(plot, marks, color) {
