@@ -9,7 +9,7 @@ import { jobView } from './job/page.js';
 import { overviewView } from './overview/page.js';
 import { problemBox } from './problem.js';
 import { leaveFor, reload, startRouter } from './router.js';
-import { loadSession } from './session.js';
+import { loadSession, session } from './session.js';
 import { countDeadJobs, showSession, startShell } from './shell.js';
 import { signInView } from './sign_in.js';
 import { submitView } from './submit/page.js';
@@ -51,7 +51,9 @@ function showSignIn() {
   // A wrong token is told by the form itself.
   if (document.querySelector('form.sign-in')) return;
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
-  leaveFor((main) => signInView(main, enter));
+  // Whoever was signed in until now is told why that is over.
+  const why = session() ? 'Your token is no longer valid: sign in with another one.' : null;
+  leaveFor((main) => signInView(main, enter, why));
   document.getElementById('places').hidden = true;
   document.getElementById('account').replaceChildren();
 }

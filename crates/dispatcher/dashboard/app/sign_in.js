@@ -1,14 +1,16 @@
 // The view for those who are not signed in.
 
 import { field, fill, h } from './dom.js';
+import { icon } from './icons.js';
 import { problemBox } from './problem.js';
 import { signIn } from './session.js';
 
 /**
  * @param {HTMLElement} main
  * @param {() => void} whenSignedIn
+ * @param {string | null} [why] what brought the reader here
  */
-export function signInView(main, whenSignedIn) {
+export function signInView(main, whenSignedIn, why = null) {
   document.title = 'Sign in – Excite';
   const trouble = h('div');
   const token = h('input', {
@@ -22,6 +24,7 @@ export function signInView(main, whenSignedIn) {
     'form',
     { class: 'card sign-in' },
     h('h1', {}, 'Sign in'),
+    why && h('p', { class: 'warning', role: 'alert' }, icon('warning'), why),
     field('Token', token, 'Whoever runs Excite gives you one.'),
     trouble,
     h('div', { class: 'row' }, enter),
