@@ -6,7 +6,8 @@ import { batchName, count, counted, shortId, words } from '../format.js';
 import { tell, tellProblem } from '../notices.js';
 import { go } from '../router.js';
 import { may } from '../session.js';
-import { countDeadJobs } from '../shell.js';
+import { countDeadJobs, showDeadJobs } from '../shell.js';
+import { listen } from '../stream.js';
 import { keepDraft } from '../submit/draft.js';
 import { jobsOf, lineOf } from '../lines.js';
 
@@ -60,6 +61,8 @@ export async function deadView(page) {
     show().catch(() => {});
   };
   await show();
+  // The number beside the place only: the list stays as it is while one chooses from it.
+  listen('/v1/events', { overview: (data) => showDeadJobs(data.dead_jobs) }, signal, page.refresh);
 }
 
 function batchGroups(id, name, groups, again) {
