@@ -5,6 +5,9 @@ import { h } from '../dom.js';
 import { icon } from '../icons.js';
 import { may } from '../session.js';
 
+/** States of a worker that will take jobs, now or in a moment. */
+const STARTED = ['starting', 'ready'];
+
 /** @param {AbortSignal} signal */
 export async function firstSteps(signal) {
   const [{ workers }, { models }] = await Promise.all([
@@ -13,7 +16,7 @@ export async function firstSteps(signal) {
   ]);
   const steps = [
     [models.length > 0, 'Give the cluster a model', h('code', {}, 'excite model push emoji')],
-    [workers.some((worker) => worker.state === 'ready'), 'Start a worker', h('code', {}, 'excite-worker')],
+    [workers.some((worker) => STARTED.includes(worker.state)), 'Start a worker', h('code', {}, 'excite-worker')],
     [
       false,
       'Submit your first batch',
