@@ -116,7 +116,8 @@ impl Browser {
 
     /// Waits until it can be seen, and gives its text.
     pub async fn see(&self, what: &Find) -> Result<String> {
-        let read = "return arguments[0].innerText.trim()";
+        // A drawing has no text, and is seen all the same.
+        let read = "return arguments[0].innerText?.trim()";
         let text = self.on(what, async |element| self.run(read, json!([element])).await).await?;
         Ok(text.as_str().unwrap_or_default().to_owned())
     }
@@ -251,14 +252,22 @@ impl Browser {
         &self.downloads
     }
 
-    /// Draws the whole page, also what one would have to scroll to, into a file.
+    /// Draws the whole page, also what one would have to scroll to, into a file; of a page behind a
+    /// dialog only what one sees.
     pub async fn screenshot(&self, path: &Path) -> Result<()> {
+        // What stays at the bottom of the window is then where the page ends.
+        let end =
+            "scrollTo(0, document.body.scrollHeight); return !document.querySelector(':modal')";
+        let whole = self.run(end, json!([])).await?;
         let metrics = self.cdp("Page.getLayoutMetrics", json!({})).await?;
         let size = &metrics["cssContentSize"];
         let clip = json!({
             "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1,
         });
-        let wanted = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let wanted = match whole {
+            Value::Bool(true) => json!({"captureBeyondViewport": true, "clip": clip}),
+            _ => json!({}),
+        };
         let drawn = self.cdp("Page.captureScreenshot", wanted).await?;
         let drawn = drawn["data"].as_str().context("no picture")?;
         let drawn = base64::engine::general_purpose::STANDARD.decode(drawn)?;

@@ -6,9 +6,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says why by ending")]
 
+mod axe;
+mod batch;
+mod connection;
+mod dead;
 mod first_batch;
+mod keyboard;
+mod scene;
 mod served;
+mod tokens;
+mod views;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -27,6 +36,27 @@ async fn assert_texts(browser: &Browser, selector: &str, wanted: &[&str]) {
         if found == wanted { Ok(()) } else { bail!("{found:?}") }
     });
     so.await.unwrap();
+}
+
+/// Waits until the page says that its batch is finished.
+async fn finished(browser: &Browser) {
+    let so = "
+        const said = document.querySelector('.batch-progress .summary')?.innerText ?? 'no progress';
+        return /finished\\s*100 %/.test(said) ? true : said;";
+    browser.until("the end of the batch", so).await.unwrap();
+}
+
+/// Where cargo builds, for what is kept from one run to the next.
+fn target() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    here.ancestors().nth(3).unwrap().to_owned()
+}
+
+/// Where a picture of what is seen goes, for people to look at.
+fn picture(name: &str) -> PathBuf {
+    let folder = target().join("screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(format!("{name}.png"))
 }
 
 /// Nothing was said in the console, and nothing came from elsewhere.
