@@ -6,9 +6,11 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[cfg(feature = "cluster")]
 use serde::Serialize;
 use tracing::error;
 
+#[cfg(feature = "cluster")]
 use crate::config::Loaded;
 use crate::telemetry::{self, Log};
 
@@ -24,6 +26,7 @@ pub fn refuse(faults: &[String]) -> ExitCode {
 }
 
 /// Shows every value and where it comes from.
+#[cfg(feature = "cluster")]
 pub fn print_config<T: Default + Serialize>(loaded: &Loaded<T>) -> ExitCode {
     say(&loaded.describe());
     ExitCode::SUCCESS
