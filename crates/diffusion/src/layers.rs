@@ -5,29 +5,36 @@
 //! detached tensors and enters the graph as one node ([`frozen`]) whose backward gives the input's
 //! gradient and nothing else. Without a gradient on the way in, a layer costs just its forward.
 //!
-//! Determinism: GEMM libraries choose how to split sums by the shape of the product, so every
-//! product here has a shape that does not depend on the batch (one product per image); the same
-//! image then has the same bits in any batch.
+//! On the CPU the work is that of `excite_kernels`; on other devices it is composed of candle's
+//! operations ([`composed`]), which is also what the kernels are tested against. Activations are
+//! channels first, `[b, c, h, w]`, in the UNet and the autoencoder, and tokens first, `[b, n, c]`, in
+//! the text encoder ([`tokens`]).
+//!
+//! Determinism: nothing that an image is computed with depends on its batch (one product per image
+//! where the tensor library chooses how sums are split); the same image has the same bits in any
+//! batch.
 
 mod attention;
-mod columns;
+mod composed;
 mod conv;
 mod frozen;
-mod linear;
+mod gate;
 mod norm;
-mod softmax;
+mod tokens;
 
-pub(crate) use attention::{attend, attend_gradients};
-pub(crate) use conv::{Conv2d, upsample_nearest};
-pub(crate) use frozen::{frozen, recomputed};
-pub(crate) use linear::{Linear, matmul_frozen};
-pub(crate) use norm::{GroupNorm, LayerNorm};
-pub(crate) use softmax::softmax;
+pub(crate) use attention::{
+    SelfAttention, apply_probabilities, attend_text, mean_of_heads, probabilities,
+};
+pub(crate) use conv::{Conv2d, Shape, upsample_nearest};
+pub(crate) use frozen::recomputed;
+pub(crate) use gate::geglu;
+pub(crate) use norm::{ChannelNorm, GroupNorm};
+pub(crate) use tokens::{LayerNorm, Linear, softmax};
 
 /// What the tests of the layers share.
 #[cfg(test)]
 mod testing {
-    use candle_core::{Device, Tensor};
+    use candle_core::{Device, Tensor, Var};
 
     /// Values in -1..1 that repeat only after a while.
     pub(super) fn values(shape: &[usize], seed: u64) -> Tensor {
@@ -42,5 +49,30 @@ mod testing {
         assert_eq!(a.dims(), b.dims());
         let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
         difference.max(0).unwrap().to_scalar().unwrap()
+    }
+
+    /// Two ways to compute a layer agree: in value, and in the gradient of the input under an
+    /// upstream gradient that differs from place to place.
+    pub(super) fn assert_twins(
+        x: &Tensor,
+        one: impl Fn(&Tensor) -> Tensor,
+        other: impl Fn(&Tensor) -> Tensor,
+        what: &str,
+    ) {
+        let x = Var::from_tensor(x).unwrap();
+        let (one, other) = (one(x.as_tensor()), other(x.as_tensor()));
+        let scale = |t: &Tensor| -> f32 {
+            t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
+        };
+        let off = difference(&one, &other);
+        assert!(off <= 2e-6 * scale(&other).max(1.), "{what}: {off}");
+        let weight = values(one.dims(), 3);
+        let gradient = |y: &Tensor| {
+            let store = (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+            store.get(x.as_tensor()).unwrap().clone()
+        };
+        let (one, other) = (gradient(&one), gradient(&other));
+        let off = difference(&one, &other);
+        assert!(off <= 4e-6 * scale(&other).max(1.), "{what}, gradient: {off}");
     }
 }

@@ -15,13 +15,13 @@ use std::ops::ControlFlow;
 use candle_core::{Device, Result, Tensor};
 
 use added::AddedEmbedding;
-pub(crate) use blocks::Resnet;
 use blocks::{Builder, Pass, Stage};
+pub(crate) use blocks::{Norm, Resnet};
 use config::Config;
 
 use crate::error::Error;
 use crate::folder::Loader;
-use crate::layers::{Conv2d, GroupNorm, Linear};
+use crate::layers::{Conv2d, GroupNorm, Linear, Shape as ConvShape};
 use crate::text::TextStates;
 
 /// Stem of the weight files.
@@ -109,19 +109,17 @@ struct Capture {
     /// Stop behind the last layer.
     truncate: bool,
     layers: usize,
-    /// One a layer, `[b, h * w, 77]`: the mean over heads.
+    /// One a layer, `[b, 77, h * w]`: the mean over heads.
     maps: Vec<Tensor>,
 }
 
 impl Capture {
-    fn take(&mut self, level: usize, probabilities: &Tensor) -> Result<ControlFlow<()>> {
-        if self.level != Some(level) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        self.keep(probabilities.mean(1)?)
+    /// Whether the maps of a level are collected.
+    fn wants(&self, level: usize) -> bool {
+        self.level == Some(level)
     }
 
-    /// Takes a layer's map `[b, h * w, 77]`; says whether it was the last that is wanted.
+    /// Takes a layer's map `[b, 77, h * w]`; says whether it was the last that is wanted.
     fn keep(&mut self, map: Tensor) -> Result<ControlFlow<()>> {
         self.maps.push(map);
         let stop = self.truncate && self.maps.len() == self.layers;
@@ -144,7 +142,7 @@ impl Capture {
             candle_core::bail!("no map was captured")
         };
         let sum = rest.iter().try_fold(first.clone(), |sum, map| sum + map)?;
-        sum / self.maps.len() as f64
+        (sum / self.maps.len() as f64)?.transpose(1, 2)?.contiguous()
     }
 }
 
@@ -157,24 +155,26 @@ impl UNet {
         let first = config.levels[0].channels;
         let time = 4 * first;
         let map_level = config.map_level()?;
-        let mut builder = Builder { root: root.clone(), config: &config, time, next_index: 0 };
+        let mut builder =
+            Builder { root: root.clone(), config: &config, time, map_level, next_index: 0 };
         let down = (0..levels).map(|l| builder.down(l)).collect::<crate::Result<Vec<_>>>()?;
         let middle = builder.middle()?;
         let up = (0..levels).rev().map(|l| builder.up(l)).collect::<crate::Result<Vec<_>>>()?;
         let map_layers = config.map_layers(map_level);
         let added = config.added.map(|added| AddedEmbedding::load(&root, added, time));
+        let (shape, norm_out) = (ConvShape::new(3, config.sample_size), root.at("conv_norm_out"));
         let unet = Self {
             added: added.transpose()?,
             map_level,
             map_layers,
             time1: Linear::load(&root.at("time_embedding.linear_1"), (first, time))?,
             time2: Linear::load(&root.at("time_embedding.linear_2"), (time, time))?,
-            conv_in: Conv2d::load(&root.at("conv_in"), (config.channels, first), 3, 1)?,
+            conv_in: Conv2d::load(&root.at("conv_in"), (config.channels, first), shape)?,
             down,
             middle,
             up,
-            norm_out: GroupNorm::load(&root.at("conv_norm_out"), first, config.groups, config.eps)?,
-            conv_out: Conv2d::load(&root.at("conv_out"), (first, config.channels), 3, 1)?,
+            norm_out: GroupNorm::load(&norm_out, first, config.groups, config.eps, true)?,
+            conv_out: Conv2d::load(&root.at("conv_out"), (first, config.channels), shape)?,
             config,
         };
         weights.require_all_used()?;
@@ -321,7 +321,7 @@ impl UNet {
                 stop => return Ok(stop),
             }
         }
-        let noise = self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)?;
+        let noise = self.conv_out.forward(&self.norm_out.forward(&x)?)?;
         Ok(ControlFlow::Continue(noise))
     }
 

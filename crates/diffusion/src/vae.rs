@@ -5,13 +5,15 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::folder::Loader;
-use crate::layers::{Conv2d, GroupNorm, Linear, attend, upsample_nearest};
-use crate::unet::Resnet;
+use crate::layers::{Conv2d, GroupNorm, SelfAttention, Shape, upsample_nearest};
+use crate::unet::{Norm, Resnet};
 use crate::weights::Scope;
 
 const CONFIG: &str = "vae/config.json";
 /// Fixed in diffusers.
 const EPS: f64 = 1e-6;
+/// Latents have at least this side in any picture that is worth its time.
+const SIDE: usize = 16;
 
 #[derive(Debug, Deserialize)]
 struct Config {
@@ -137,10 +139,8 @@ struct Middle {
 /// One head over all pixels.
 struct Attention {
     norm: GroupNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
+    attention: SelfAttention,
+    out: Conv2d,
 }
 
 impl Vae {
@@ -202,17 +202,26 @@ impl Decoder {
             let this = channels[count - 1 - i];
             let before = if i == 0 { this } else { channels[count - i] };
             let scope = scope.at(&format!("up_blocks.{i}"));
-            let resample = (i + 1 < count)
-                .then(|| Conv2d::load(&scope.at("upsamplers.0.conv"), (this, this), 3, 1));
+            let resample = (i + 1 < count).then(|| {
+                Conv2d::load(&scope.at("upsamplers.0.conv"), (this, this), Shape::new(3, SIDE))
+            });
             Stage::load(&scope, (before, this), config.layers_per_block + 1, groups, resample)
         });
         Ok(Self {
-            post_quant: Conv2d::load(&root.at("post_quant_conv"), (latent, latent), 1, 1)?,
-            conv_in: Conv2d::load(&scope.at("conv_in"), (latent, last), 3, 1)?,
+            post_quant: Conv2d::load(
+                &root.at("post_quant_conv"),
+                (latent, latent),
+                Shape::new(1, SIDE),
+            )?,
+            conv_in: Conv2d::load(&scope.at("conv_in"), (latent, last), Shape::new(3, SIDE))?,
             middle: Middle::load(&scope.at("mid_block"), last, groups)?,
             up: up.collect::<crate::Result<_>>()?,
-            norm_out: GroupNorm::load(&scope.at("conv_norm_out"), first, groups, EPS)?,
-            conv_out: Conv2d::load(&scope.at("conv_out"), (first, config.out_channels), 3, 1)?,
+            norm_out: GroupNorm::load(&scope.at("conv_norm_out"), first, groups, EPS, true)?,
+            conv_out: Conv2d::load(
+                &scope.at("conv_out"),
+                (first, config.out_channels),
+                Shape::new(3, SIDE),
+            )?,
         })
     }
 
@@ -225,7 +234,7 @@ impl Decoder {
                 x = convolution.forward(&upsample_nearest(&x)?)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward(&self.norm_out.forward(&x)?)
     }
 }
 
@@ -241,19 +250,21 @@ impl Encoder {
             let scope = scope.at(&format!("down_blocks.{i}"));
             // The encoder pads right and below only, by hand.
             let resample = (i + 1 < channels.len()).then(|| {
-                let convolution =
-                    Conv2d::load(&scope.at("downsamplers.0.conv"), (this, this), 3, 2)?;
-                Ok(convolution.with_padding(0))
+                Conv2d::load(&scope.at("downsamplers.0.conv"), (this, this), Shape::halving(0))
             });
             Stage::load(&scope, (before, this), config.layers_per_block, groups, resample)
         });
         Ok(Self {
-            conv_in: Conv2d::load(&scope.at("conv_in"), (config.in_channels, first), 3, 1)?,
+            conv_in: Conv2d::load(
+                &scope.at("conv_in"),
+                (config.in_channels, first),
+                Shape::new(3, SIDE),
+            )?,
             down: down.collect::<crate::Result<_>>()?,
             middle: Middle::load(&scope.at("mid_block"), last, groups)?,
-            norm_out: GroupNorm::load(&scope.at("conv_norm_out"), last, groups, EPS)?,
-            conv_out: Conv2d::load(&scope.at("conv_out"), (last, moments), 3, 1)?,
-            quant: Conv2d::load(&root.at("quant_conv"), (moments, moments), 1, 1)?,
+            norm_out: GroupNorm::load(&scope.at("conv_norm_out"), last, groups, EPS, true)?,
+            conv_out: Conv2d::load(&scope.at("conv_out"), (last, moments), Shape::new(3, SIDE))?,
+            quant: Conv2d::load(&root.at("quant_conv"), (moments, moments), Shape::new(1, SIDE))?,
         })
     }
 
@@ -267,7 +278,7 @@ impl Encoder {
             }
         }
         x = self.middle.forward(&x)?;
-        let x = self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)?;
+        let x = self.conv_out.forward(&self.norm_out.forward(&x)?)?;
         self.quant.forward(&x)
     }
 }
@@ -280,9 +291,10 @@ impl Stage {
         groups: usize,
         resample: Option<crate::Result<Conv2d>>,
     ) -> crate::Result<Self> {
+        let norm = Norm { groups, eps: EPS };
         let resnet = |j| {
             let cin = if j == 0 { before } else { this };
-            Resnet::load(&scope.at(&format!("resnets.{j}")), (cin, this), None, (groups, EPS))
+            Resnet::load(&scope.at(&format!("resnets.{j}")), (cin, this), None, norm, SIDE)
         };
         let resnets = (0..layers).map(resnet).collect::<crate::Result<_>>()?;
         Ok(Self { resnets, resample: resample.transpose()? })
@@ -295,7 +307,8 @@ impl Stage {
 
 impl Middle {
     fn load(scope: &Scope<'_>, c: usize, groups: usize) -> crate::Result<Self> {
-        let resnet = |name: &str| Resnet::load(&scope.at(name), (c, c), None, (groups, EPS));
+        let norm = Norm { groups, eps: EPS };
+        let resnet = |name: &str| Resnet::load(&scope.at(name), (c, c), None, norm, SIDE);
         Ok(Self {
             first: resnet("resnets.0")?,
             attention: Attention::load(&scope.at("attentions.0"), c, groups)?,
@@ -312,23 +325,18 @@ impl Middle {
 impl Attention {
     fn load(scope: &Scope<'_>, c: usize, groups: usize) -> crate::Result<Self> {
         // The second names are those of checkpoints from before diffusers 0.17.
-        let linear = |names: &[&str]| Linear::load(&scope.at_any(names), (c, c));
+        let linear = |names: &[&str]| Conv2d::load_linear(&scope.at_any(names), (c, c));
+        let query = linear(&["to_q", "query"])?;
+        let (key, value) = (linear(&["to_k", "key"])?, linear(&["to_v", "value"])?);
         Ok(Self {
-            norm: GroupNorm::load(&scope.at("group_norm"), c, groups, EPS)?,
-            query: linear(&["to_q", "query"])?,
-            key: linear(&["to_k", "key"])?,
-            value: linear(&["to_v", "value"])?,
+            norm: GroupNorm::load(&scope.at("group_norm"), c, groups, EPS, false)?,
+            attention: SelfAttention::new([query, key, value], 1),
             out: linear(&["to_out.0", "proj_attn"])?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, c, h, w) = x.dims4()?;
-        let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
-        let head = |layer: &Linear| layer.forward(&pixels)?.unsqueeze(1);
-        let query = (head(&self.query)? / (c as f64).sqrt())?;
-        let attended = attend(&query, &head(&self.key)?, &head(&self.value)?)?;
-        let out = self.out.forward(&attended.squeeze(1)?)?;
-        out.transpose(1, 2)?.reshape((b, c, h, w))? + x
+        let attended = self.attention.forward(&self.norm.forward(x)?)?;
+        self.out.forward_plus(&attended, x)
     }
 }

@@ -11,7 +11,7 @@ use excite_jobs::{AttendAndExcite, Pieces, Smoothing, TokenRange};
 use excite_prompt::{CONTEXT, Subject};
 
 use crate::error::Error;
-use crate::layers::{Conv2d, softmax};
+use crate::layers::{Conv2d, Shape, softmax};
 
 /// The subjects of one image and how their maps are scored.
 #[derive(Clone)]
@@ -243,7 +243,7 @@ fn smoothing(options: &Smoothing) -> Result<Option<Conv2d>> {
         .flat_map(|y| line.iter().map(move |x| (y * x / (total * total)) as f32))
         .collect();
     let kernel = Tensor::from_vec(kernel, (1, 1, size, size), &Device::Cpu)?;
-    Ok(Some(Conv2d::new(kernel, None, 1, 0)))
+    Ok(Some(Conv2d::new(&kernel, None, Shape::unpadded(size))?))
 }
 
 #[cfg(test)]

@@ -1,27 +1,57 @@
 //! One graph node for a result that was computed outside the graph.
-//!
-//! Works on every device that candle knows, because forward and backward are made of candle's own
-//! operations; a hand-written kernel can replace a layer's pair without touching its callers.
 
 use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Storage, Tensor,
+    Var,
 };
 
-/// Gives `y` a place in the graph of `x`: the gradient of `x` will be `vjp(gradient of y)`.
+/// What was computed for an input.
+pub(super) enum Computed {
+    /// By candle.
+    Tensor(Tensor),
+    /// By a kernel, with its shape.
+    Values(Vec<f32>, Shape),
+}
+
+impl Computed {
+    pub(super) fn values(values: Vec<f32>, shape: impl Into<Shape>) -> Self {
+        Self::Values(values, shape.into())
+    }
+
+    pub(super) fn into_tensor(self) -> Result<Tensor> {
+        match self {
+            Self::Tensor(tensor) => Ok(tensor),
+            Self::Values(values, shape) => Tensor::from_vec(values, shape, &Device::Cpu),
+        }
+    }
+}
+
+/// Gives `y` a place in the graph of `x`: the gradient of `x` will be `vjp(y, gradient of y)`.
 ///
 /// `y` must have been computed from `x.detach()`. If `x` has no gradient to pass on, `y` itself is
 /// returned. `vjp` sees detached, contiguous tensors.
-pub(crate) fn frozen<F>(x: &Tensor, y: Tensor, vjp: F) -> Result<Tensor>
+pub(super) fn frozen<F>(x: &Tensor, y: Computed, vjp: F) -> Result<Tensor>
 where
-    F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    F: Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {
     if !x.track_op() {
-        return Ok(y);
+        return y.into_tensor();
     }
-    x.apply_op1(Frozen { y: Mutex::new(Some(y.contiguous()?)), vjp })
+    x.apply_op1(Frozen { y: Mutex::new(Some(y)), vjp })
+}
+
+/// As [`frozen`], for a `y` to which `plus` was added: that gets the gradient of `y` as it is.
+pub(super) fn frozen_plus<F>(x: &Tensor, plus: &Tensor, y: Computed, vjp: F) -> Result<Tensor>
+where
+    F: Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+{
+    if !x.track_op() && !plus.track_op() {
+        return y.into_tensor();
+    }
+    x.apply_op2(plus, Frozen { y: Mutex::new(Some(y)), vjp })
 }
 
 /// `f(x)`, of which nothing but `x` is kept: the backward computes it again.
@@ -34,7 +64,7 @@ where
 {
     let detached = x.detach();
     let y = f(&detached)?;
-    frozen(x, y, move |gradient| {
+    frozen(x, Computed::Tensor(y), move |_, gradient| {
         let leaf = Var::from_tensor(&detached)?;
         let y = f(leaf.as_tensor())?;
         // The gradient of this sum by y is the gradient that came in, to the bit.
@@ -46,26 +76,36 @@ where
     })
 }
 
+/// Calls `f` with the values of a tensor on the CPU.
+///
+/// # Errors
+/// If it is somewhere else, or no f32.
+pub(super) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) => Ok(f(&values[from..to])),
+        _ => candle_core::bail!("kernels of the CPU work on f32"),
+    }
+}
+
 struct Frozen<F> {
     /// Taken by the forward, so that the value is not held twice.
-    y: Mutex<Option<Tensor>>,
+    y: Mutex<Option<Computed>>,
     vjp: F,
 }
 
 impl<F> Frozen<F> {
-    fn take(&self) -> Result<Tensor> {
+    fn take(&self) -> Result<Computed> {
         let taken = self.y.lock().ok().and_then(|mut y| y.take());
         taken.ok_or_else(|| candle_core::Error::Msg("a frozen result is used once".into()))
     }
-}
 
-impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for Frozen<F> {
-    fn name(&self) -> &'static str {
-        "frozen"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = self.take()?;
+    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
+        let y = match self.take()? {
+            Computed::Values(values, shape) => return Ok((CpuStorage::F32(values), shape)),
+            Computed::Tensor(y) => y.contiguous()?,
+        };
         let (storage, layout) = y.storage_and_layout();
         match &*storage {
             Storage::Cpu(cpu) => Ok((cpu.try_clone(layout)?, y.shape().clone())),
@@ -73,16 +113,67 @@ impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for Frozen<F> {
         }
     }
 
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        let y = self.take()?;
+    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
+        let y = self.take()?.into_tensor()?.contiguous()?;
         let (storage, layout) = y.storage_and_layout();
         match &*storage {
             Storage::Cuda(cuda) => Ok((cuda.try_clone(layout)?, y.shape().clone())),
             _ => candle_core::bail!("a frozen result on another device than its input"),
         }
     }
+}
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        (self.vjp)(&gradient.detach().contiguous()?).map(Some)
+impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> CustomOp1 for Frozen<F> {
+    fn name(&self) -> &'static str {
+        "frozen"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+
+    fn bwd(&self, _: &Tensor, y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        (self.vjp)(&y.detach(), &gradient.detach().contiguous()?).map(Some)
+    }
+}
+
+impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> CustomOp2 for Frozen<F> {
+    fn name(&self) -> &'static str {
+        "frozen-plus"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        y: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.detach().contiguous()?;
+        Ok((Some((self.vjp)(&y.detach(), &gradient)?), Some(gradient)))
     }
 }

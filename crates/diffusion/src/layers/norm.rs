@@ -1,18 +1,20 @@
-//! Group and layer normalisation with frozen scale and shift.
+//! Group and layer normalisation with frozen scale and shift, channels first.
 
-use candle_core::{D, Result, Tensor};
+use std::sync::Arc;
 
-use super::frozen::frozen;
+use candle_core::{Result, Tensor};
+use excite_kernels::instructions;
+
+use super::composed;
+use super::frozen::{Computed, frozen, with_values};
 use crate::weights::Scope;
 
-/// Group normalisation over `[b, c, h, w]`.
-pub(crate) struct GroupNorm {
-    /// `[1, c, 1, 1]`
-    weight: Tensor,
-    /// `[1, c, 1, 1]`
-    bias: Tensor,
-    groups: usize,
-    eps: f64,
+/// Group normalisation over `[b, c, h, w]`, with or without SiLU behind it.
+pub(crate) struct GroupNorm(Arc<Groups>);
+
+enum Groups {
+    Kernel(excite_kernels::GroupNorm),
+    Composed(composed::GroupNorm),
 }
 
 impl GroupNorm {
@@ -21,71 +23,128 @@ impl GroupNorm {
         channels: usize,
         groups: usize,
         eps: f64,
+        silu: bool,
     ) -> crate::Result<Self> {
-        let weight = scope.get("weight", &[channels])?.reshape((1, channels, 1, 1))?;
-        let bias = scope.get("bias", &[channels])?.reshape((1, channels, 1, 1))?;
-        Ok(Self { weight, bias, groups, eps })
+        let (weight, bias) = (scope.get("weight", &[channels])?, scope.get("bias", &[channels])?);
+        Ok(Self::new(&weight, &bias, groups, eps, silu)?)
+    }
+
+    fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64, silu: bool) -> Result<Self> {
+        let norm = if weight.device().is_cpu() {
+            let (weight, bias) = (weight.to_vec1()?, bias.to_vec1()?);
+            let eps = eps as f32;
+            Groups::Kernel(excite_kernels::GroupNorm::new(weight, bias, groups, eps, silu))
+        } else {
+            Groups::Composed(composed::GroupNorm::new(weight, bias, groups, eps, silu)?)
+        };
+        Ok(Self(Arc::new(norm)))
     }
 
     /// `[b, c, h, w]` to the same.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (shape, groups) = (x.dims4()?, (x.dim(0)?, self.groups, ()));
-        let rows = Rows::of(&x.detach().reshape(groups)?, self.eps)?;
-        let y = rows.normalised.reshape(shape)?;
-        let y = y.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
-        let weight = self.weight.clone();
-        frozen(x, y, move |gradient| {
-            let gradient = gradient.broadcast_mul(&weight)?.reshape(groups)?;
-            rows.input_gradient(&gradient)?.reshape(shape)
+        let (detached, norm) = (x.detach(), self.0.clone());
+        let y = match &*norm {
+            Groups::Composed(norm) => Computed::Tensor(norm.forward(&detached)?),
+            Groups::Kernel(norm) => {
+                let pixels = pixels(x)?;
+                let y = with_values(&detached, |x| norm.forward(instructions(), x, pixels))?;
+                Computed::values(y, x.shape())
+            }
+        };
+        frozen(x, y, move |_, gradient| match &*norm {
+            Groups::Composed(norm) => norm.input_gradient(&detached, gradient),
+            Groups::Kernel(norm) => {
+                let pixels = pixels(&detached)?;
+                with_both(&detached, gradient, |x, g| {
+                    norm.input_gradient(instructions(), x, g, pixels)
+                })
+            }
         })
     }
 }
 
-/// Layer normalisation over the last axis.
-pub(crate) struct LayerNorm {
-    /// `[c]`
-    weight: Tensor,
-    /// `[c]`
-    bias: Tensor,
-    eps: f64,
+/// Layer normalisation over the channels of each pixel of `[b, c, h, w]`.
+pub(crate) struct ChannelNorm(Arc<Channels>);
+
+enum Channels {
+    Kernel(excite_kernels::ChannelNorm),
+    Composed(composed::ChannelNorm),
 }
 
-impl LayerNorm {
+impl ChannelNorm {
     pub(crate) fn load(scope: &Scope<'_>, channels: usize, eps: f64) -> crate::Result<Self> {
-        let weight = scope.get("weight", &[channels])?;
-        let bias = scope.get("bias", &[channels])?;
-        Ok(Self { weight, bias, eps })
+        let (weight, bias) = (scope.get("weight", &[channels])?, scope.get("bias", &[channels])?);
+        Ok(Self::new(weight, bias, eps)?)
     }
 
-    /// `[b, n, c]` to the same.
+    fn new(weight: Tensor, bias: Tensor, eps: f64) -> Result<Self> {
+        let norm = if weight.device().is_cpu() {
+            let (weight, bias) = (weight.to_vec1()?, bias.to_vec1()?);
+            Channels::Kernel(excite_kernels::ChannelNorm::new(weight, bias, eps as f32))
+        } else {
+            Channels::Composed(composed::ChannelNorm::new(weight, bias, eps))
+        };
+        Ok(Self(Arc::new(norm)))
+    }
+
+    /// `[b, c, h, w]` to the same.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let rows = Rows::of(&x.detach(), self.eps)?;
-        let y = rows.normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
-        let weight = self.weight.clone();
-        frozen(x, y, move |gradient| rows.input_gradient(&gradient.broadcast_mul(&weight)?))
+        let (detached, norm) = (x.detach(), self.0.clone());
+        let y = match &*norm {
+            Channels::Composed(norm) => Computed::Tensor(norm.forward(&detached)?),
+            Channels::Kernel(norm) => {
+                let pixels = pixels(x)?;
+                let y = with_values(&detached, |x| norm.forward(instructions(), x, pixels))?;
+                Computed::values(y, x.shape())
+            }
+        };
+        frozen(x, y, move |_, gradient| match &*norm {
+            Channels::Composed(norm) => norm.input_gradient(&detached, gradient),
+            Channels::Kernel(norm) => {
+                let pixels = pixels(&detached)?;
+                with_both(&detached, gradient, |x, g| {
+                    norm.input_gradient(instructions(), x, g, pixels)
+                })
+            }
+        })
     }
 }
 
-/// Rows (the last axis) brought to mean 0 and variance 1, with what the backward needs.
-struct Rows {
-    normalised: Tensor,
-    /// One over the standard deviation, `[.., 1]`.
-    scale: Tensor,
+fn pixels(x: &Tensor) -> Result<usize> {
+    let (_, _, height, width) = x.dims4()?;
+    Ok(height * width)
 }
 
-impl Rows {
-    fn of(x: &Tensor, eps: f64) -> Result<Self> {
-        // Two passes, not mean(x^2) - mean(x)^2: real activations have means far from 0.
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let scale = (variance + eps)?.sqrt()?.recip()?;
-        Ok(Self { normalised: centred.broadcast_mul(&scale)?, scale })
-    }
+/// The gradient of `x`, in its shape, from its values and those of a gradient.
+pub(super) fn with_both(
+    x: &Tensor,
+    gradient: &Tensor,
+    f: impl FnOnce(&[f32], &[f32]) -> Vec<f32>,
+) -> Result<Tensor> {
+    let values = with_values(x, |x| with_values(gradient, |gradient| f(x, gradient)))??;
+    Computed::values(values, x.shape()).into_tensor()
+}
 
-    /// With n = normalised: scale * (g - mean(g) - n * mean(g * n)).
-    fn input_gradient(&self, gradient: &Tensor) -> Result<Tensor> {
-        let along = (gradient * &self.normalised)?.mean_keepdim(D::Minus1)?;
-        let centred = gradient.broadcast_sub(&gradient.mean_keepdim(D::Minus1)?)?;
-        (centred - self.normalised.broadcast_mul(&along)?)?.broadcast_mul(&self.scale)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::testing::{assert_twins, values};
+
+    #[test]
+    fn norms_and_their_twins_agree() {
+        let (weight, bias) = (values(&[12], 5), values(&[12], 6));
+        let x = (values(&[2, 12, 5, 7], 1) + 3.).unwrap();
+        for silu in [false, true] {
+            let norm = GroupNorm::new(&weight, &bias, 4, 1e-5, silu).unwrap();
+            let twin = composed::GroupNorm::new(&weight, &bias, 4, 1e-5, silu).unwrap();
+            let twin = GroupNorm(Arc::new(Groups::Composed(twin)));
+            let what = format!("group norm, silu {silu}");
+            assert_twins(&x, |x| norm.forward(x).unwrap(), |x| twin.forward(x).unwrap(), &what);
+        }
+        let norm = ChannelNorm::new(weight.clone(), bias.clone(), 1e-5).unwrap();
+        let twin = composed::ChannelNorm::new(weight, bias, 1e-5);
+        let twin = ChannelNorm(Arc::new(Channels::Composed(twin)));
+        let (one, other) = (|x: &Tensor| norm.forward(x), |x: &Tensor| twin.forward(x));
+        assert_twins(&x, |x| one(x).unwrap(), |x| other(x).unwrap(), "channel norm");
     }
 }

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::config::Level;
 use super::{Capture, Conditioning};
 use crate::layers::{
-    GroupNorm, LayerNorm, Linear, attend, attend_gradients, frozen, matmul_frozen, recomputed,
-    softmax,
+    ChannelNorm, Conv2d, GroupNorm, Linear, SelfAttention, apply_probabilities, attend_text, geglu,
+    mean_of_heads, probabilities, recomputed,
 };
 use crate::weights::Scope;
 
@@ -19,9 +19,9 @@ pub(super) type Flow = ControlFlow<(), Tensor>;
 /// `Transformer2DModel` of diffusers.
 pub(super) struct Transformer {
     norm: GroupNorm,
-    proj_in: Linear,
+    proj_in: Conv2d,
     blocks: Vec<Arc<Block>>,
-    proj_out: Linear,
+    proj_out: Conv2d,
     /// What a block needs for its gradient is not kept but computed again: the ten blocks a
     /// transformer of SDXL would keep 13 GB. Bits do not depend on it.
     recompute: bool,
@@ -31,38 +31,35 @@ pub(super) struct Transformer {
 type TextKeys<'a> = (&'a Tensor, &'a Tensor);
 
 struct Block {
-    norm1: LayerNorm,
+    norm1: ChannelNorm,
     attn1: SelfAttention,
-    norm2: LayerNorm,
+    attn1_out: Conv2d,
+    norm2: ChannelNorm,
     attn2: CrossAttention,
-    norm3: LayerNorm,
+    norm3: ChannelNorm,
     /// `[in] -> [2 * inner]`: values, then gates.
-    ff_in: Linear,
-    ff_out: Linear,
-}
-
-struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    heads: usize,
+    ff_in: Conv2d,
+    ff_out: Conv2d,
 }
 
 struct CrossAttention {
-    query: Linear,
+    query: Conv2d,
     key: Linear,
     value: Linear,
-    out: Linear,
+    out: Conv2d,
     heads: usize,
     /// Position among all cross-attentions in the order of execution.
     index: usize,
     level: usize,
+    /// Whether its probabilities are part of the maps. They are then made apart whether a pass
+    /// collects them or not, so that the bits of its result do not depend on who looks.
+    mapped: bool,
 }
 
 /// Where a transformer stands in the UNet.
 pub(super) struct Place<'a> {
     pub(super) level: usize,
+    pub(super) map_level: usize,
     pub(super) config: &'a Level,
     pub(super) context: usize,
     pub(super) groups: usize,
@@ -80,10 +77,10 @@ impl Transformer {
             .collect::<crate::Result<_>>()?;
         Ok(Self {
             // This norm's epsilon is fixed in diffusers, whatever `norm_eps` says.
-            norm: GroupNorm::load(&scope.at("norm"), channels, place.groups, 1e-6)?,
-            proj_in: Linear::load(&scope.at("proj_in"), (channels, channels))?,
+            norm: GroupNorm::load(&scope.at("norm"), channels, place.groups, 1e-6, false)?,
+            proj_in: Conv2d::load_linear(&scope.at("proj_in"), (channels, channels))?,
             blocks,
-            proj_out: Linear::load(&scope.at("proj_out"), (channels, channels))?,
+            proj_out: Conv2d::load_linear(&scope.at("proj_out"), (channels, channels))?,
             recompute: place.config.transformer_layers > 1,
         })
     }
@@ -95,10 +92,7 @@ impl Transformer {
         conditioning: &Conditioning,
         capture: &mut Capture,
     ) -> Result<Flow> {
-        let (b, c, h, w) = x.dims4()?;
-        // Row-major: pixel p = y * w + x.
-        let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
-        let mut y = self.proj_in.forward(&pixels)?;
+        let mut y = self.proj_in.forward(&self.norm.forward(x)?)?;
         for block in &self.blocks {
             let keys = conditioning.of(block.attn2.index)?;
             let flow = match self.recompute && y.track_op() {
@@ -110,8 +104,7 @@ impl Transformer {
                 ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
             }
         }
-        let y = self.proj_out.forward(&y)?.transpose(1, 2)?.reshape((b, c, h, w))?;
-        Ok(ControlFlow::Continue((y + x)?))
+        Ok(ControlFlow::Continue(self.proj_out.forward_plus(&y, x)?))
     }
 
     /// Keys and values of a text, one pair a block.
@@ -124,29 +117,31 @@ impl Block {
     fn load(scope: &Scope<'_>, place: &mut Place<'_>) -> crate::Result<Self> {
         let c = place.config.channels;
         let inner = 4 * c;
+        let attn1 = |name: &str| Conv2d::load_linear(&scope.at("attn1").at(name), (c, c));
+        let projections = [attn1("to_q")?, attn1("to_k")?, attn1("to_v")?];
         Ok(Self {
-            norm1: LayerNorm::load(&scope.at("norm1"), c, 1e-5)?,
-            attn1: SelfAttention::load(&scope.at("attn1"), c, place.config.heads)?,
-            norm2: LayerNorm::load(&scope.at("norm2"), c, 1e-5)?,
+            norm1: ChannelNorm::load(&scope.at("norm1"), c, 1e-5)?,
+            attn1: SelfAttention::new(projections, place.config.heads),
+            attn1_out: attn1("to_out.0")?,
+            norm2: ChannelNorm::load(&scope.at("norm2"), c, 1e-5)?,
             attn2: CrossAttention::load(&scope.at("attn2"), place)?,
-            norm3: LayerNorm::load(&scope.at("norm3"), c, 1e-5)?,
-            ff_in: Linear::load(&scope.at("ff.net.0.proj"), (c, 2 * inner))?,
-            ff_out: Linear::load(&scope.at("ff.net.2"), (inner, c))?,
+            norm3: ChannelNorm::load(&scope.at("norm3"), c, 1e-5)?,
+            ff_in: Conv2d::load_linear(&scope.at("ff.net.0.proj"), (c, 2 * inner))?,
+            ff_out: Conv2d::load_linear(&scope.at("ff.net.2"), (inner, c))?,
         })
     }
 
+    /// `[b, c, h, w]` to the same.
     fn forward(&self, x: &Tensor, keys: TextKeys<'_>, capture: &mut Capture) -> Result<Flow> {
-        let x = (self.attn1.forward(&self.norm1.forward(x)?)? + x)?;
+        let attended = self.attn1.forward(&self.norm1.forward(x)?)?;
+        let x = self.attn1_out.forward_plus(&attended, x)?;
         let attended = match self.attn2.forward(&self.norm2.forward(&x)?, keys, capture)? {
             ControlFlow::Continue(attended) => attended,
             ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
         };
-        let x = (attended + x)?;
-        let h = self.ff_in.forward(&self.norm3.forward(&x)?)?;
-        let half = h.dim(D::Minus1)? / 2;
-        let gate = h.narrow(D::Minus1, half, half)?.contiguous()?.gelu_erf()?;
-        let h = (h.narrow(D::Minus1, 0, half)? * gate)?;
-        Ok(ControlFlow::Continue((self.ff_out.forward(&h)? + x)?))
+        let x = self.attn2.out.forward_plus(&attended, &x)?;
+        let h = geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
+        Ok(ControlFlow::Continue(self.ff_out.forward_plus(&h, &x)?))
     }
 
     /// As [`Block::forward`], with `x` as all that is kept for the gradient.
@@ -159,59 +154,31 @@ impl Block {
         let (block, keys) = (self.clone(), (key.clone(), value.clone()));
         let only = capture.only_next(self.attn2.level);
         let wanted = only.level.is_some();
-        // Output and map side by side on the last axis, since a node of the graph has one result.
+        // Output and map one behind the other, since a node of the graph has one result.
         let both = recomputed(x, move |x| {
             let mut capture = only.clone();
-            match (block.forward(x, (&keys.0, &keys.1), &mut capture)?, capture.maps.pop()) {
-                (ControlFlow::Continue(y), Some(map)) => Tensor::cat(&[y, map], 2),
+            let flow = block.forward(x, (&keys.0, &keys.1), &mut capture)?;
+            match (flow, capture.maps.pop()) {
+                (ControlFlow::Continue(y), Some(map)) => {
+                    Tensor::cat(&[y.flatten_from(1)?, map.flatten_from(1)?], 1)
+                }
                 (ControlFlow::Continue(y), None) => Ok(y),
-                (ControlFlow::Break(()), Some(map)) => Ok(map),
+                (ControlFlow::Break(()), Some(map)) => map.flatten_from(1),
                 (ControlFlow::Break(()), None) => candle_core::bail!("the UNet stopped for no map"),
             }
         })?;
         if !wanted {
             return Ok(ControlFlow::Continue(both));
         }
-        let (width, channels) = (both.dim(2)?, x.dim(2)?);
-        if width < channels + key.dim(3)? {
-            return capture.keep(both).map(|_| ControlFlow::Break(()));
+        let (b, c, h, w) = x.dims4()?;
+        let (tokens, values) = (key.dim(2)?, c * h * w);
+        let map = |flat: Tensor| flat.contiguous()?.reshape((b, tokens, h * w));
+        if both.dim(1)? <= tokens * h * w {
+            return capture.keep(map(both)?).map(|_| ControlFlow::Break(()));
         }
-        let _ = capture.keep(both.narrow(2, channels, width - channels)?)?;
-        Ok(ControlFlow::Continue(both.narrow(2, 0, channels)?.contiguous()?))
-    }
-}
-
-impl SelfAttention {
-    fn load(scope: &Scope<'_>, c: usize, heads: usize) -> crate::Result<Self> {
-        Ok(Self {
-            query: Linear::load(&scope.at("to_q"), (c, c))?,
-            key: Linear::load(&scope.at("to_k"), (c, c))?,
-            value: Linear::load(&scope.at("to_v"), (c, c))?,
-            out: Linear::load(&scope.at("to_out.0"), (c, c))?,
-            heads,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let detached = x.detach();
-        let split = |layer: &Linear| split_heads(&layer.forward(&detached)?, self.heads);
-        let (query, key, value) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
-        let scale = scale(&query)?;
-        let query = (query * scale)?;
-        let attended = join_heads(&attend(&query, &key, &value)?)?;
-        let layers = [self.query.clone(), self.key.clone(), self.value.clone()];
-        let heads = self.heads;
-        // One node from the pixels to what they attended to: of the three products only query,
-        // key and value are kept.
-        let attended = frozen(x, attended, move |gradient| {
-            let gradient = split_heads(gradient, heads)?;
-            let (q, k, v) = attend_gradients(&query, &key, &value, &gradient)?;
-            let [to_query, to_key, to_value] = &layers;
-            let q = to_query.input_gradient(&join_heads(&(q * scale)?)?)?;
-            let k = to_key.input_gradient(&join_heads(&k)?)?;
-            (q + k)? + to_value.input_gradient(&join_heads(&v)?)?
-        })?;
-        self.out.forward(&attended)
+        let _ = capture.keep(map(both.narrow(1, values, tokens * h * w)?)?)?;
+        let y = both.narrow(1, 0, values)?.contiguous()?.reshape((b, c, h, w))?;
+        Ok(ControlFlow::Continue(y))
     }
 }
 
@@ -221,53 +188,40 @@ impl CrossAttention {
         let index = *place.next_index;
         *place.next_index += 1;
         Ok(Self {
-            query: Linear::load(&scope.at("to_q"), (c, c))?,
+            query: Conv2d::load_linear(&scope.at("to_q"), (c, c))?,
             key: Linear::load(&scope.at("to_k"), (context, c))?,
             value: Linear::load(&scope.at("to_v"), (context, c))?,
-            out: Linear::load(&scope.at("to_out.0"), (c, c))?,
+            out: Conv2d::load_linear(&scope.at("to_out.0"), (c, c))?,
             heads: place.config.heads,
             index,
             level: place.level,
+            mapped: place.level == place.map_level,
         })
     }
 
-    /// `[b, 77, context]` to keys `[b, heads, d, 77]` (scaled by 1 / sqrt(d), so that no pass has
-    /// to) and values `[b, heads, 77, d]`.
+    /// `[b, 77, context]` to keys and values `[b, c, 77]`.
     fn text_keys(&self, states: &Tensor) -> Result<(Tensor, Tensor)> {
-        let key = split_heads(&self.key.forward(states)?, self.heads)?;
-        let key = (&key * scale(&key)?)?.t()?.contiguous()?;
-        let value = split_heads(&self.value.forward(states)?, self.heads)?;
-        Ok((key, value))
+        let channels_first = |layer: &Linear| layer.forward(states)?.transpose(1, 2)?.contiguous();
+        Ok((channels_first(&self.key)?, channels_first(&self.value)?))
     }
 
+    /// `[b, c, h, w]` to the same, in front of the projection of the result.
     fn forward(
         &self,
         x: &Tensor,
         (key, value): TextKeys<'_>,
         capture: &mut Capture,
     ) -> Result<Flow> {
-        let query = split_heads(&self.query.forward(x)?, self.heads)?;
-        let probabilities = softmax(&matmul_frozen(&query, key)?)?;
-        if capture.take(self.level, &probabilities)?.is_break() {
+        let query = self.query.forward(x)?;
+        if !self.mapped {
+            let attended = attend_text(&query, (key, value), self.heads)?;
+            return Ok(ControlFlow::Continue(attended));
+        }
+        let probabilities = probabilities(&query, key, self.heads)?;
+        if capture.wants(self.level) && capture.keep(mean_of_heads(&probabilities)?)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        let attended = join_heads(&matmul_frozen(&probabilities, value)?)?;
-        Ok(ControlFlow::Continue(self.out.forward(&attended)?))
+        let attended = apply_probabilities(&probabilities, value)?;
+        Ok(ControlFlow::Continue(attended.reshape(x.shape())?))
     }
-}
-
-fn scale(split: &Tensor) -> Result<f64> {
-    Ok(1. / (split.dim(D::Minus1)? as f64).sqrt())
-}
-
-/// `[b, n, c]` to `[b, heads, n, c / heads]`.
-fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
-    let (b, n, c) = x.dims3()?;
-    x.reshape((b, n, heads, c / heads))?.transpose(1, 2)?.contiguous()
-}
-
-/// The way back.
-fn join_heads(x: &Tensor) -> Result<Tensor> {
-    let (b, heads, n, d) = x.dims4()?;
-    x.transpose(1, 2)?.reshape((b, n, heads * d))
 }

@@ -7,8 +7,15 @@ use candle_core::{Result, Tensor};
 use super::attention::{Flow, Place, Transformer};
 use super::config::{Config, Level};
 use super::{Capture, Conditioning};
-use crate::layers::{Conv2d, GroupNorm, Linear, upsample_nearest};
+use crate::layers::{Conv2d, GroupNorm, Linear, Shape, upsample_nearest};
 use crate::weights::Scope;
+
+/// What group normalisations have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm {
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
+}
 
 /// `ResnetBlock2D` of diffusers; the VAE uses it without a time embedding.
 pub(crate) struct Resnet {
@@ -21,21 +28,25 @@ pub(crate) struct Resnet {
 }
 
 impl Resnet {
+    /// `side` is the height and width that its images are usually of.
     pub(crate) fn load(
         scope: &Scope<'_>,
         (cin, cout): (usize, usize),
         time: Option<usize>,
-        (groups, eps): (usize, f64),
+        norm: Norm,
+        side: usize,
     ) -> crate::Result<Self> {
+        let Norm { groups, eps } = norm;
         let time = time.map(|t| Linear::load(&scope.at("time_emb_proj"), (t, cout)));
-        let shortcut =
-            (cin != cout).then(|| Conv2d::load(&scope.at("conv_shortcut"), (cin, cout), 1, 1));
+        let shortcut = (cin != cout)
+            .then(|| Conv2d::load(&scope.at("conv_shortcut"), (cin, cout), Shape::new(1, side)));
+        let shape = Shape::new(3, side);
         Ok(Self {
-            norm1: GroupNorm::load(&scope.at("norm1"), cin, groups, eps)?,
-            conv1: Conv2d::load(&scope.at("conv1"), (cin, cout), 3, 1)?,
+            norm1: GroupNorm::load(&scope.at("norm1"), cin, groups, eps, true)?,
+            conv1: Conv2d::load(&scope.at("conv1"), (cin, cout), shape)?,
             time: time.transpose()?,
-            norm2: GroupNorm::load(&scope.at("norm2"), cout, groups, eps)?,
-            conv2: Conv2d::load(&scope.at("conv2"), (cout, cout), 3, 1)?,
+            norm2: GroupNorm::load(&scope.at("norm2"), cout, groups, eps, true)?,
+            conv2: Conv2d::load(&scope.at("conv2"), (cout, cout), shape)?,
             shortcut: shortcut.transpose()?,
         })
     }
@@ -43,17 +54,17 @@ impl Resnet {
     /// `x` `[b, in, h, w]`, `time` `[1, 1, t]` or `[b, 1, t]` (after its activation) to
     /// `[b, out, h, w]`.
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut h = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
-        if let (Some(projection), Some(time)) = (&self.time, time) {
-            // One row at a time: a product with one row and one with many rows sum in a different
-            // order. Where images share the timestep and no more is known of them, once for all.
-            let shift = projection.forward(time)?.reshape((time.dim(0)?, (), 1, 1))?;
-            h = h.broadcast_add(&shift)?;
-        }
-        let h = self.conv2.forward(&self.norm2.forward(&h)?.silu()?)?;
+        // One row at a time: a product with one row and one with many rows sum in a different
+        // order. Where images share the timestep and no more is known of them, once for all.
+        let shift = match (&self.time, time) {
+            (Some(projection), Some(time)) => Some(projection.forward(time)?.squeeze(1)?),
+            _ => None,
+        };
+        let h = self.conv1.forward_shifted(&self.norm1.forward(x)?, shift.as_ref())?;
+        let h = self.norm2.forward(&h)?;
         match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x)? + h,
-            None => x + h,
+            Some(shortcut) => self.conv2.forward_plus(&h, &shortcut.forward(x)?),
+            None => self.conv2.forward_plus(&h, x),
         }
     }
 }
@@ -76,6 +87,7 @@ pub(super) struct Builder<'a> {
     pub(super) root: Scope<'a>,
     pub(super) config: &'a Config,
     pub(super) time: usize,
+    pub(super) map_level: usize,
     pub(super) next_index: usize,
 }
 
@@ -90,7 +102,7 @@ impl Builder<'_> {
         let last = level + 1 == config.levels.len();
         let resample = (!last).then(|| {
             let scope = scope.at("downsamplers.0.conv");
-            Conv2d::load(&scope, (this.channels, this.channels), 3, 2)
+            Conv2d::load(&scope, (this.channels, this.channels), Shape::halving(1))
         });
         let attention = if this.attention_down { this.layers } else { 0 };
         self.stage(&scope, level, channels, attention, resample.transpose()?)
@@ -119,10 +131,16 @@ impl Builder<'_> {
         let scope = self.root.at(&format!("up_blocks.{}", levels.len() - 1 - level));
         let resample = (level > 0).then(|| {
             let scope = scope.at("upsamplers.0.conv");
-            Conv2d::load(&scope, (this.channels, this.channels), 3, 1)
+            let shape = Shape::new(3, 2 * self.side(level));
+            Conv2d::load(&scope, (this.channels, this.channels), shape)
         });
         let attention = if this.attention_up { count } else { 0 };
         self.stage(&scope, level, channels, attention, resample.transpose()?)
+    }
+
+    /// Height and width of a level's images, for latents of the size of the training.
+    fn side(&self, level: usize) -> usize {
+        self.config.sample_size >> level
     }
 
     fn stage(
@@ -136,6 +154,7 @@ impl Builder<'_> {
         let config: &Level = &self.config.levels[level];
         let mut place = Place {
             level,
+            map_level: self.map_level,
             config,
             context: self.config.context,
             groups: self.config.groups,
@@ -144,9 +163,11 @@ impl Builder<'_> {
         let transformers = (0..attentions)
             .map(|j| Transformer::load(&scope.at(&format!("attentions.{j}")), &mut place))
             .collect::<crate::Result<_>>()?;
-        let norm = (self.config.groups, self.config.eps);
+        let norm = Norm { groups: self.config.groups, eps: self.config.eps };
+        let side = self.side(level);
         let resnet = |(j, &channels): (usize, &(usize, usize))| {
-            Resnet::load(&scope.at(&format!("resnets.{j}")), channels, Some(self.time), norm)
+            let scope = scope.at(&format!("resnets.{j}"));
+            Resnet::load(&scope, channels, Some(self.time), norm, side)
         };
         let resnets = channels.iter().enumerate().map(resnet).collect::<crate::Result<_>>()?;
         Ok(Stage { resnets, transformers, resample })

@@ -211,8 +211,7 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfBatch(id): OfBatch,
 ) -> Result<Json<BatchView>, Fault> {
-    let batch = app.batch(id).await?;
-    Ok(Json(app.view(batch).await?))
+    Ok(Json(app.looked_at(id).await?))
 }
 
 /// Pause, weigh, rename or cancel a batch.

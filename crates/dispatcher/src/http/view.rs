@@ -2,10 +2,14 @@
 
 use excite_jobs::api::{BatchState, BatchView};
 use excite_jobs::{Batch, BatchId, Summary, Tally, keys};
+use time::OffsetDateTime;
 
 use super::App;
 use super::problem::Fault;
 use crate::header;
+
+/// When a batch ended, and its sums.
+type Standing = (Option<OffsetDateTime>, Option<Tally>);
 
 impl App {
     /// A batch that is asked for by its id.
@@ -14,18 +18,36 @@ impl App {
         found.map(|(batch, _)| batch).ok_or_else(|| Fault::missing(format!("batch {id}")))
     }
 
+    /// A batch that is asked for by its id, as it is now.
+    pub(super) async fn looked_at(&self, id: BatchId) -> Result<BatchView, Fault> {
+        // Side by side: a page asks for this all the time, of a store that is busy.
+        let (batch, standing) = tokio::join!(self.batch(id), self.standing(id));
+        self.composed(batch?, standing?).await
+    }
+
     /// A batch as it is now.
     pub(super) async fn view(&self, batch: Batch) -> Result<BatchView, Fault> {
-        let store = &*self.ports.store;
-        let summary = header::document::<Summary>(store, &keys::summary(batch.id)).await?;
-        let (finished_at, tally) = match summary {
+        let standing = self.standing(batch.id).await?;
+        self.composed(batch, standing).await
+    }
+
+    /// When a batch ended, if it did, and its sums.
+    async fn standing(&self, id: BatchId) -> Result<Standing, Fault> {
+        let key = keys::summary(id);
+        let summary = header::document::<Summary>(&*self.ports.store, &key);
+        let (summary, progress) = tokio::join!(summary, self.ports.progress.batch(id));
+        Ok(match summary? {
             Some((summary, _)) => (Some(summary.finished_at), Some(summary.tally)),
             // A mirror that is gone leaves the page without sums, nothing more.
-            None => {
-                let progress = self.ports.progress.batch(batch.id).await.ok().flatten();
-                (None, progress.map(|progress| progress.tally))
-            }
-        };
+            None => (None, progress.ok().flatten().map(|progress| progress.tally)),
+        })
+    }
+
+    async fn composed(
+        &self,
+        batch: Batch,
+        (finished_at, tally): Standing,
+    ) -> Result<BatchView, Fault> {
         let state = match (batch.cancelled, finished_at, batch.paused) {
             (true, ..) => BatchState::Cancelled,
             (false, Some(_), _) => BatchState::Finished,
