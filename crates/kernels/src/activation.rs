@@ -1,9 +1,8 @@
 //! The gate of the feed-forward layers: GEGLU with the exact GELU.
 
-use rayon::prelude::*;
-
 use crate::instructions::Instructions;
 use crate::math::normal;
+use crate::product::each;
 
 /// Values of a task.
 const PART: usize = 1 << 14;
@@ -16,17 +15,18 @@ const PART: usize = 1 << 14;
 pub fn geglu(instructions: Instructions, x: &[f32], image: usize) -> Vec<f32> {
     assert!(x.len().is_multiple_of(2 * image), "values and gates");
     let mut y = vec![0f32; x.len() / 2];
+    let mut tasks = Vec::new();
     for (x, y) in x.chunks_exact(2 * image).zip(y.chunks_exact_mut(image)) {
         let (values, gates) = x.split_at(image);
-        let sources = values.par_chunks(PART).zip(gates.par_chunks(PART));
-        y.par_chunks_mut(PART).zip(sources).for_each(|(y, (values, gates))| {
-            instructions.run(|| {
-                for ((y, value), gate) in y.iter_mut().zip(values).zip(gates) {
-                    *y = value * (gate * normal(*gate).0);
-                }
-            });
-        });
+        tasks.extend(y.chunks_mut(PART).zip(values.chunks(PART).zip(gates.chunks(PART))));
     }
+    each(tasks, |(y, (values, gates))| {
+        instructions.run(|| {
+            for ((y, value), gate) in y.iter_mut().zip(values).zip(gates) {
+                *y = value * (gate * normal(*gate).0);
+            }
+        });
+    });
     y
 }
 
@@ -43,21 +43,22 @@ pub fn geglu_gradient(
     assert_eq!(x.len(), 2 * gradient.len(), "values and gates");
     let mut into = vec![0f32; x.len()];
     let images = x.chunks_exact(2 * image).zip(gradient.chunks_exact(image));
+    let mut tasks = Vec::new();
     for ((x, g), into) in images.zip(into.chunks_exact_mut(2 * image)) {
         let (values, gates) = x.split_at(image);
         let (to_values, to_gates) = into.split_at_mut(image);
-        let sources = values.par_chunks(PART).zip(gates.par_chunks(PART)).zip(g.par_chunks(PART));
-        let targets = to_values.par_chunks_mut(PART).zip(to_gates.par_chunks_mut(PART));
-        targets.zip(sources).for_each(|((to_values, to_gates), ((values, gates), g))| {
-            instructions.run(|| {
-                for i in 0..g.len() {
-                    let (below, density) = normal(gates[i]);
-                    to_values[i] = g[i] * (gates[i] * below);
-                    to_gates[i] = g[i] * values[i] * (below + gates[i] * density);
-                }
-            });
-        });
+        let sources = values.chunks(PART).zip(gates.chunks(PART)).zip(g.chunks(PART));
+        tasks.extend(to_values.chunks_mut(PART).zip(to_gates.chunks_mut(PART)).zip(sources));
     }
+    each(tasks, |((to_values, to_gates), ((values, gates), g))| {
+        instructions.run(|| {
+            for i in 0..g.len() {
+                let (below, density) = normal(gates[i]);
+                to_values[i] = g[i] * (gates[i] * below);
+                to_gates[i] = g[i] * values[i] * (below + gates[i] * density);
+            }
+        });
+    });
     into
 }
 

@@ -51,8 +51,7 @@ impl Attention {
     /// The blocks of each head of each image: `[b, heads * d, n]` as matrices of n rows and d
     /// columns.
     fn blocks(&self, x: &[f32], n: usize) -> Vec<Blocks> {
-        let heads = x.par_chunks_exact(self.head(n));
-        heads.map(|head| Blocks::of_columns(head, (n, self.channels), n)).collect()
+        blocks_of_heads(x, (n, self.channels))
     }
 
     /// Queries `[b, heads * d, n]`; keys and values `[b, heads * d, m]`.
@@ -98,6 +97,16 @@ impl Attention {
         let image = self.heads * self.head(n);
         assert!(image > 0 && x.len().is_multiple_of(image), "whole images of {n} pixels");
     }
+}
+
+/// The blocks of each head of `[b, heads * columns, rows]`, as matrices of rows and columns.
+pub(crate) fn blocks_of_heads(x: &[f32], (rows, columns): (usize, usize)) -> Vec<Blocks> {
+    let blocks = |head: &[f32]| Blocks::of_columns(head, (rows, columns), rows);
+    let heads = x.chunks_exact(rows * columns);
+    if rayon::current_num_threads() == 1 {
+        return heads.map(blocks).collect();
+    }
+    heads.collect::<Vec<_>>().into_par_iter().map(blocks).collect()
 }
 
 /// A panel of queries of one head.

@@ -1,9 +1,11 @@
 //! What the pixels of a convolution's result see, cut into panels.
 
-use rayon::prelude::*;
-
 use crate::blocks::SIDE;
+use crate::product::each;
 use crate::tile::WIDTH;
+
+/// Planes of a task that frames them.
+const PLANES: usize = 32;
 
 /// A square kernel over images `[channels, height, width]`.
 #[derive(Clone, Copy)]
@@ -49,15 +51,20 @@ impl Framed {
         let planes = images.len().checked_div(plane).unwrap_or(0);
         // Reads of whole vectors may go past the last row.
         let mut values = vec![0f32; planes * height * width + WIDTH];
-        let frame = |(framed, plane): (&mut [f32], &[f32])| {
-            let rows = framed.chunks_exact_mut(width).skip(geometry.padding);
-            for (target, row) in rows.zip(plane.chunks_exact(w)) {
-                target[geometry.padding..geometry.padding + w].copy_from_slice(row);
-            }
-        };
         if plane > 0 {
-            let targets = values.par_chunks_exact_mut(height * width);
-            targets.zip(images.par_chunks_exact(plane)).with_min_len(8).for_each(frame);
+            // Some planes a task: most are small.
+            let together = PLANES * height * width;
+            let targets = values[..planes * height * width].chunks_mut(together);
+            let tasks = targets.zip(images.chunks(PLANES * plane));
+            each(tasks.collect(), |(framed, images)| {
+                let planes = framed.chunks_exact_mut(height * width);
+                for (framed, plane) in planes.zip(images.chunks_exact(plane)) {
+                    let rows = framed.chunks_exact_mut(width).skip(geometry.padding);
+                    for (target, row) in rows.zip(plane.chunks_exact(w)) {
+                        target[geometry.padding..geometry.padding + w].copy_from_slice(row);
+                    }
+                }
+            });
         }
         Self { geometry, values }
     }

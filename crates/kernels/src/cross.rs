@@ -4,9 +4,8 @@
 //! that a softmax over the m keys of each of n queries is vertical.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use crate::attention::{Softmax, products, scale_columns, scaled_panel};
+use crate::attention::{Softmax, blocks_of_heads, products, scale_columns, scaled_panel};
 use crate::blocks::{Blocks, SIDE};
 use crate::instructions::Instructions;
 use crate::product::{cut_rows, each};
@@ -27,9 +26,7 @@ pub struct Probabilities {
 
 impl Probabilities {
     fn blocks(&self, x: &[f32]) -> Vec<Blocks> {
-        let Self { channels, keys, .. } = *self;
-        let heads = x.par_chunks_exact(channels * keys);
-        heads.map(|head| Blocks::of_columns(head, (keys, channels), keys)).collect()
+        blocks_of_heads(x, (self.keys, self.channels))
     }
 
     fn scale(&self) -> f32 {

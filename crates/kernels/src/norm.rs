@@ -2,7 +2,6 @@
 //! pixel.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::instructions::Instructions;
 use crate::math::{sigmoid, sum};
@@ -42,12 +41,11 @@ impl GroupNorm {
         let group = self.group(pixels);
         assert!(x.len().is_multiple_of(group * self.groups), "whole images");
         let mut y = vec![0f32; x.len()];
-        y.par_chunks_exact_mut(group).zip(x.par_chunks_exact(group)).enumerate().for_each(
-            |(i, (into, x))| {
-                let (norm, group) = (self, i % self.groups);
-                instructions.run(Group { norm, group, pixels, x, gradient: None, into });
-            },
-        );
+        let tasks = y.chunks_exact_mut(group).zip(x.chunks_exact(group)).enumerate();
+        each(tasks.collect(), |(i, (into, x))| {
+            let (norm, group) = (self, i % self.groups);
+            instructions.run(Group { norm, group, pixels, x, gradient: None, into });
+        });
         y
     }
 
@@ -85,13 +83,12 @@ impl GroupNorm {
         assert_eq!(x.len(), gradient.len(), "a gradient for each value");
         let group = self.group(pixels);
         let mut into = vec![0f32; x.len()];
-        let sources = x.par_chunks_exact(group).zip(gradient.par_chunks_exact(group));
-        into.par_chunks_exact_mut(group).zip(sources).enumerate().for_each(
-            |(i, (into, (x, g)))| {
-                let (norm, group, gradient) = (self, i % self.groups, Some(g));
-                instructions.run(Group { norm, group, pixels, x, gradient, into });
-            },
-        );
+        let sources = x.chunks_exact(group).zip(gradient.chunks_exact(group));
+        let tasks = into.chunks_exact_mut(group).zip(sources).enumerate();
+        each(tasks.collect(), |(i, (into, (x, g)))| {
+            let (norm, group, gradient) = (self, i % self.groups, Some(g));
+            instructions.run(Group { norm, group, pixels, x, gradient, into });
+        });
         into
     }
 

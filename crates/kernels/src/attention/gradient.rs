@@ -4,7 +4,6 @@
 //! threads, so the order of sums is fixed.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::{Attention, GROUP, products, scaled_panel};
 use crate::blocks::{Blocks, SIDE};
@@ -84,9 +83,9 @@ impl Attention {
     fn along(&self, n: usize, result: &[f32], gradient: &[f32]) -> Vec<f32> {
         assert_eq!(result.len(), gradient.len(), "a gradient for each value");
         let mut along = vec![0f32; result.len() / self.channels];
-        let heads =
-            result.par_chunks_exact(self.head(n)).zip(gradient.par_chunks_exact(self.head(n)));
-        along.par_chunks_exact_mut(n).zip(heads).for_each(|(along, (result, gradient))| {
+        let heads = result.chunks_exact(self.head(n)).zip(gradient.chunks_exact(self.head(n)));
+        let tasks = along.chunks_exact_mut(n).zip(heads);
+        each(tasks.collect(), |(along, (result, gradient))| {
             for (y, g) in result.chunks_exact(n).zip(gradient.chunks_exact(n)) {
                 for ((along, y), g) in along.iter_mut().zip(y).zip(g) {
                     *along += y * g;
