@@ -1,9 +1,10 @@
-"""Time diffusers on the CPU in f32: one step and one image, plain and with Attend-and-Excite."""
+"""Time diffusers on the CPU in f32: one step and one image, plain and with Attend-and-Excite, and guided images in a loop."""
 
 import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 
 import torch
 
@@ -17,13 +18,8 @@ GUIDANCE = 7.5
 STEPS_TIMED = 8
 """Single steps timed in each repeat; as in crates/diffusion/benches/pipeline.rs."""
 
-
-def positive(text):
-    """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+BATCH = Path("crates/diffusion/benches/batch.json")
+"""The images that excite makes in one batch and diffusers one after the other."""
 
 
 def seconds(run, repeats, prepare=lambda: None):
@@ -34,7 +30,11 @@ def seconds(run, repeats, prepare=lambda: None):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    times = times[1:]
+    return summary(times[1:])
+
+
+def summary(times):
+    """Times with their minimum and median."""
     return {"min": min(times), "median": statistics.median(times), "times": times}
 
 
@@ -53,24 +53,41 @@ def guided_step(guided, latents, t, states):
     return denoise(guided, latents, t, states)
 
 
+def image(pipeline, prompt=PROMPT, seed=SEED, **extra):
+    """One whole image."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    pipeline(
+        prompt,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        generator=generator,
+        output_type="np",
+        **extra,
+    )
+
+
+def batch(guided, repeats):
+    """Seconds of all images of the batch, one after the other, and the refinement iterations of each; all is warm by then."""
+    members = json.loads(BATCH.read_text())
+    times = []
+    for _ in range(repeats):
+        refinements = []
+        start = time.perf_counter()
+        for member in members:
+            with common.counted_refinements(guided) as iterations:
+                image(guided, member["prompt"], member["seed"], token_indices=member["indices"], attn_res=common.MAP_SIZE)
+            refinements.append(len(iterations))
+        times.append(time.perf_counter() - start)
+    return {**summary(times), "refinements": refinements}
+
+
 def measure(plain, guided, repeats):
-    """The four timings, in seconds."""
+    """All timings, in seconds."""
     noise = common.initial_noise(plain, SEED)
     states = torch.cat(common.encode(plain, PROMPT))
     restart = lambda: plain.scheduler.set_timesteps(STEPS)  # PNDM keeps a history; both pipelines share the scheduler
     restart()
     t = plain.scheduler.timesteps[0]
-
-    def image(pipeline, **extra):
-        generator = torch.Generator("cpu").manual_seed(SEED)
-        pipeline(
-            PROMPT,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            generator=generator,
-            output_type="np",
-            **extra,
-        )
 
     steps = repeats * STEPS_TIMED
     result = {"plain_step": seconds(lambda: denoise(plain, noise, t, states), steps, restart)}
@@ -80,6 +97,7 @@ def measure(plain, guided, repeats):
     result["guided_image"] = seconds(
         lambda: image(guided, token_indices=INDICES, attn_res=common.MAP_SIZE), repeats
     )
+    result["guided_batch"] = batch(guided, repeats)
     return result
 
 
@@ -87,8 +105,8 @@ def main():
     """Read the options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/emoji", help="diffusers folder (default: %(default)s)")
-    parser.add_argument("--threads", type=positive, default=1, help="torch threads (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive, default=3, help="timed images of each kind (default: %(default)s)")
+    parser.add_argument("--threads", type=common.positive, default=1, help="torch threads (default: %(default)s)")
+    parser.add_argument("--repeats", type=common.positive, default=3, help="timed images of each kind (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     args = parser.parse_args()
 
@@ -102,6 +120,7 @@ def main():
     print(f"{'seconds':<14}{'min':>10}{'median':>10}")
     for name, timing in timings.items():
         print(f"{name:<14}{timing['min']:>10.4f}{timing['median']:>10.4f}")
+    print(f"refinement iterations in the batch: {timings['guided_batch']['refinements']}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the peer scripts share: loading the model and the pieces of diffusers' own Attend-and-Excite."""
 
+import argparse
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by the libraries below when they are imported
@@ -20,6 +21,14 @@ MAP_SIZE = (16, 16)
 
 SCALE_FACTOR = 20.0
 """Step size of the latent update at the first step (the pipeline's default)."""
+
+
+def positive(text):
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
 
 
 def quiet():
@@ -84,6 +93,29 @@ def recorded_attention(guided):
         yield guided.attention_store
     finally:
         guided.unet.set_attn_processor(original)
+
+
+@contextmanager
+def counted_refinements(guided, limit=None):
+    """Within this block the pipeline's refinement iterations are counted: an entry each; with a limit, at most so many an event."""
+    refine, update, iterations = guided._perform_iterative_refinement_step, guided._update_latent, []
+
+    def counted_update(*args, **kwargs):
+        iterations.append(None)
+        return update(*args, **kwargs)
+
+    def counted_refine(*args, **kwargs):
+        guided._update_latent = counted_update
+        try:
+            return refine(*args, **kwargs, **({"max_refinement_steps": limit} if limit else {}))
+        finally:
+            guided._update_latent = update
+
+    guided._perform_iterative_refinement_step = counted_refine
+    try:
+        yield iterations
+    finally:
+        guided._perform_iterative_refinement_step = refine
 
 
 def subject_scores(guided, latents, t, cond, indices):

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use excite_diffusion::Model;
 use excite_jobs::{FoundSubject, Resolved};
 use serde_json::json;
+use time::format_description::well_known::Rfc3339;
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
@@ -165,10 +166,11 @@ fn finish(
     let skipped = plan.images.iter().filter(|image| image.finished.is_some()).count();
     let left = plan.images.len() - skipped - tally.made - tally.failed;
     let peak = memory::peak_bytes();
+    let first_step = tally.first_step.and_then(|at| at.format(&Rfc3339).ok());
     printer.object(&json!({"v": 1, "summary": {
         "made": tally.made, "skipped": skipped, "failed": tally.failed,
-        "left": left, "seconds": tally.seconds, "peak_memory_bytes": peak,
-        "out": args.out, "sheets": sheets,
+        "left": left, "seconds": tally.seconds, "first_step_at": first_step,
+        "peak_memory_bytes": peak, "out": args.out, "sheets": sheets,
     }}));
     if tally.made > 0 {
         let memory =

@@ -131,7 +131,9 @@ fn a_file_of_jobs_is_made_line_by_line() {
     assert!(stderr.contains("line 4: no subject was found"), "{stderr}");
     let objects = objects(&stdout);
     assert_eq!(objects.len(), 5, "{stdout}");
-    assert_eq!(objects[4]["summary"]["made"], 4);
+    let summary = &objects[4]["summary"];
+    assert_eq!(summary["made"], 4);
+    assert!(summary["first_step_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{summary}");
     let by_name = |name: &str| {
         objects.iter().find(|o| o["path"].as_str().is_some_and(|p| p.ends_with(name))).unwrap()
     };

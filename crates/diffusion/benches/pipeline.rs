@@ -1,32 +1,34 @@
 //! Seconds of the pipeline on the bundled model: a step and an image, plain and guided, and a
-//! guided batch.
+//! guided batch of which some images are refined.
 //!
 //! What a repeat is, and how many times it times what, is the same in
 //! tests/peers/bench_diffusers.py; `cargo xtask bench pipeline` runs both by turns.
-//! `RAYON_NUM_THREADS` sets the number of threads.
+//! `RAYON_NUM_THREADS` sets the number of threads. Not here: models of the true size
+//! (`full_size.rs`).
 
 #![expect(clippy::print_stdout, reason = "a program that is read in a terminal")]
 
-use std::error::Error;
+mod timing;
+
 use std::path::Path;
 use std::time::Instant;
 
 use clap::Parser;
 use excite_diffusion::{Folder, Model, Outputs, Run, StepReport};
-use excite_jobs::{Line, Spec};
+use excite_jobs::Spec;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use timing::{Result, Timings, spec};
 
 /// Seed 0 of this prompt is guided without refinement, so every guided step does the same work.
 const PROMPT: &str = "a lion and a elephant";
+/// Images of the batch; which of them are refined shows in the report, and xtask checks it.
+const BATCH: &str = include_str!("batch.json");
 const STEPS: u32 = 50;
 /// Steps of a run before the timed ones.
 const STEPS_UNTIMED: usize = 2;
 /// Timed steps of each repeat.
 const STEPS_TIMED: usize = 8;
-/// Images of the batch.
-const BATCH: usize = 4;
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Time the pipeline on the bundled model
 #[derive(Debug, Parser)]
@@ -44,40 +46,48 @@ struct Args {
     bench: bool,
 }
 
+/// An image of the batch, as both sides read it.
+#[derive(Debug, Deserialize)]
+struct Member {
+    prompt: String,
+    seed: u32,
+    /// Positions of the subjects among the tokens.
+    indices: Vec<u32>,
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji");
     let model = Model::load(&Folder::Directory(folder))?;
-    let timings = measure(&model, args.repeats as usize)?;
+    let repeats = args.repeats as usize;
+    let plain = [image(&model, PROMPT, 0, "none")?];
+    let guided = [image(&model, PROMPT, 0, "attend_and_excite")?];
+    let mut timings: Timings = vec![
+        ("plain_step", steps(&model, &plain, repeats)?),
+        ("guided_step", steps(&model, &guided, repeats)?),
+        ("plain_image", images(&model, &plain, repeats)?),
+        ("guided_image", images(&model, &guided, repeats)?),
+    ];
+    let (times, refinements) = batch(&model, repeats)?;
+    timings.push(("guided_batch", times));
     if args.json {
-        println!("{}", report(&timings));
+        let mut report = timing::report(&timings);
+        report["guided_batch"]["refinements"] = json!(refinements);
+        println!("{report}");
     } else {
-        print(&timings);
+        timing::print(&timings);
+        println!("refinement iterations in the batch: {refinements:?}");
     }
     Ok(())
 }
 
-/// Each kind's name and seconds; those of a batch are those of all its images.
-type Timings = [(&'static str, Vec<f64>); 5];
-
-fn measure(model: &Model, repeats: usize) -> Result<Timings> {
-    let plain = [spec(model, "none")?];
-    let guided = [spec(model, "attend_and_excite")?];
-    let batch = vec![guided[0].clone(); BATCH];
-    Ok([
-        ("plain_step", steps(model, &plain, repeats)?),
-        ("guided_step", steps(model, &guided, repeats)?),
-        ("plain_image", images(model, &plain, repeats)?),
-        ("guided_image", images(model, &guided, repeats)?),
-        ("guided_batch", images(model, &batch, repeats)?),
-    ])
+fn line(prompt: &str, seed: u32, method: &str) -> Value {
+    json!({ "prompt": prompt, "seed": seed, "steps": STEPS, "guidance_scale": 7.5,
+        "scheduler": "pndm", "method": method })
 }
 
-fn spec(model: &Model, method: &str) -> Result<Spec> {
-    let line = json!({ "prompt": PROMPT, "seed": 0, "steps": STEPS, "guidance_scale": 7.5,
-        "scheduler": "pndm", "method": method });
-    let resolved = Line::parse(&line.to_string())?.resolve(&model.facts(), model.tokenizer())?;
-    resolved.specs().next().ok_or_else(|| "the job has no image".into())
+fn image(model: &Model, prompt: &str, seed: u32, method: &str) -> Result<Spec> {
+    spec(model, &line(prompt, seed, method))
 }
 
 /// Seconds of single steps: guidance if the specs have it, denoising, scheduler.
@@ -127,34 +137,36 @@ fn require_unrefined(report: &StepReport) -> Result<()> {
     Ok(())
 }
 
-fn min_and_median(times: &[f64]) -> (f64, f64) {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    let lower = if sorted.len().is_multiple_of(2) { middle - 1 } else { middle };
-    (sorted[0], f64::midpoint(sorted[lower], sorted[middle]))
-}
-
-fn report(timings: &Timings) -> Value {
-    let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), excite_diffusion::kind());
-    let mut report = json!({
-        "tool": "excite",
-        "versions": { "excite": version },
-        "threads": candle_core::utils::get_num_threads(),
+/// Seconds of the whole batch, made together, and each image's refinement iterations.
+fn batch(model: &Model, repeats: usize) -> Result<(Vec<f64>, Vec<u32>)> {
+    let members: Vec<Member> = serde_json::from_str(BATCH)?;
+    let specs = members.iter().map(|member| {
+        let subjects: Vec<Value> =
+            member.indices.iter().map(|index| json!({ "indices": [index] })).collect();
+        let mut line = line(&member.prompt, member.seed, "attend_and_excite");
+        line["subjects"] = subjects.into();
+        spec(model, &line)
     });
-    for (name, times) in timings {
-        let (min, median) = min_and_median(times);
-        report[*name] = json!({ "min": min, "median": median, "times": times });
+    let specs: Vec<Spec> = specs.collect::<Result<_>>()?;
+    // Memory for so many images is asked for the first time.
+    let mut run = Run::start(model, &specs, Outputs::default())?;
+    for _ in 0..STEPS_UNTIMED {
+        run.step(&|| false)?;
     }
-    report["guided_batch"]["images"] = BATCH.into();
-    report
-}
-
-fn print(timings: &Timings) {
-    println!("threads {}", candle_core::utils::get_num_threads());
-    println!("{:<14}{:>10}{:>10}", "seconds", "min", "median");
-    for (name, times) in timings {
-        let (min, median) = min_and_median(times);
-        println!("{name:<14}{min:>10.4}{median:>10.4}");
+    drop(run);
+    let mut times = Vec::new();
+    let mut refinements = Vec::new();
+    for _ in 0..repeats {
+        refinements = vec![0; specs.len()];
+        let start = Instant::now();
+        let run = Run::start(model, &specs, Outputs::default())?;
+        let rendered = run.complete(&|| false, |report| {
+            for (all, here) in refinements.iter_mut().zip(&report.refinements) {
+                *all += here;
+            }
+        })?;
+        times.push(start.elapsed().as_secs_f64());
+        drop(rendered);
     }
+    Ok((times, refinements))
 }

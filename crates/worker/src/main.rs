@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
 use excite_service::{health, ports, process};
-use excite_worker::pipeline::{Empty, Guided, Pipeline};
+use excite_worker::pipeline::{Empty, Guided, Paced, Pipeline};
 use excite_worker::{Config, Metrics, Models, ModelsOptions, Ports, Sections, Worker};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -43,6 +43,9 @@ struct Args {
     /// Take jobs without a self-test; only with `--pipeline empty`.
     #[arg(long)]
     skip_self_test: bool,
+    /// What a step takes without work, as if a GPU made it; only with `--pipeline empty`.
+    #[arg(long, value_name = "N")]
+    step_milliseconds: Option<u64>,
     #[command(flatten)]
     worker: WorkerFlags,
 }
@@ -104,8 +107,13 @@ fn main() -> ExitCode {
 }
 
 fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
-    if args.skip_self_test && args.pipeline != PipelineName::Empty {
-        return Err(vec!["--skip-self-test goes with --pipeline empty only".into()]);
+    for (flag, given) in [
+        ("--skip-self-test", args.skip_self_test),
+        ("--step-milliseconds", args.step_milliseconds.is_some()),
+    ] {
+        if given && args.pipeline != PipelineName::Empty {
+            return Err(vec![format!("{flag} goes with --pipeline empty only")]);
+        }
     }
     let flags = Flags { worker: &args.worker };
     let loaded: Loaded<Sections> =
@@ -122,7 +130,7 @@ async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result
         store: Arc::new(ports::store(&sections.store).await?),
         progress: Arc::new(ports::progress(&sections.progress, &config.name)?),
     };
-    let (pipeline, models) = pipeline(args.pipeline, &config, &ports, &metrics);
+    let (pipeline, models) = pipeline(args, &config, &ports, &metrics);
     let listen = config.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; set worker.listen to a free address")
@@ -153,13 +161,17 @@ async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result
 }
 
 fn pipeline(
-    name: PipelineName,
+    args: &Args,
     config: &Config,
     ports: &Ports,
     metrics: &Metrics,
 ) -> (Box<dyn Pipeline>, Option<Arc<Models>>) {
-    if name == PipelineName::Empty {
-        return (Box::new(Empty), None);
+    if args.pipeline == PipelineName::Empty {
+        let step = args.step_milliseconds.map(Duration::from_millis);
+        return match step {
+            Some(step) => (Box::new(Paced::new(step, metrics.clone())), None),
+            None => (Box::new(Empty), None),
+        };
     }
     let options = ModelsOptions {
         models_dir: config.models_dir.clone(),

@@ -12,7 +12,7 @@ use excite_diffusion::Rendered;
 use excite_jobs::{Class, Failure, Job, Sidecar, Spec};
 use sha2::{Digest, Sha256};
 
-pub use empty::Empty;
+pub use empty::{Empty, Paced};
 pub use guided::Guided;
 
 use crate::task::Task;

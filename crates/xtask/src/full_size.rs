@@ -3,6 +3,8 @@
 //! Shows that a family fits into a machine's memory and how long a step takes there. The picture is
 //! noise; the numbers are checked on small models by the tests.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
@@ -20,6 +22,8 @@ Weights are written into target/full-size by diffusers' own classes and kept for
 /// Families that `tests/peers/make_checkpoints.py` knows.
 const FAMILIES: [&str; 3] = ["sd14", "sd21", "sdxl"];
 const FOLDER: &str = "target/full-size";
+/// Empty, and there once everything else of a folder is: writing takes minutes and may be cut off.
+const WRITTEN: &str = ".written";
 
 /// Make one guided step with models of the true size and made-up weights
 #[derive(Debug, Args)]
@@ -30,18 +34,34 @@ pub(crate) struct FullSizeArgs {
     families: Vec<String>,
 }
 
+/// The folder of a family, from the root; written if it is not there whole.
+///
+/// # Errors
+/// If it has to be written and there is no Python.
+pub(crate) fn folder(project: &Project, python: Option<&Path>, family: &str) -> Result<String> {
+    let folder = format!("{FOLDER}/{family}");
+    let written = project.path(&folder).join(WRITTEN);
+    if written.is_file() {
+        return Ok(folder);
+    }
+    let python = python.with_context(|| {
+        format!("{folder} is not there, and there is no Python with diffusers to write it")
+    })?;
+    eprintln!("writing {folder}");
+    let script = "tests/peers/make_checkpoints.py";
+    project::run(project.command(python).args([script, family, &folder, "--full"]))?;
+    let shown = written.display();
+    std::fs::write(&written, "").with_context(|| format!("cannot write {shown}"))?;
+    Ok(folder)
+}
+
 pub(crate) fn run(project: &Project, args: &FullSizeArgs) -> Result<()> {
     let python =
         peers::DIFFUSERS.python(project)?.context("the weights are written by diffusers")?;
     project::run(&mut project.cargo(&["build", "--release", "-p", "excite"]))?;
     let mut lines = Vec::new();
     for family in &args.families {
-        let folder = format!("{FOLDER}/{family}");
-        if !project.path(&folder).join("model_index.json").is_file() {
-            println!("writing {folder}");
-            let script = "tests/peers/make_checkpoints.py";
-            project::run(project.command(&python).args([script, family, &folder, "--full"]))?;
-        }
+        let folder = folder(project, Some(&python), family)?;
         let out = format!("{FOLDER}/{family}-out");
         let printed = project::output(project.command("target/release/excite").args([
             "generate",

@@ -24,7 +24,7 @@ use project::Project;
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask test                 before a commit; CI runs the same
-  cargo xtask bench pipeline       seconds, beside diffusers
+  cargo xtask bench pipeline       seconds and memory, beside diffusers and the goals
   cargo xtask bench queue          jobs a second, beside the goals
   cargo xtask api                  whether the API keeps to its description
   cargo xtask faults --minutes 30  whether anything is lost when everything fails
@@ -80,7 +80,7 @@ struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    Pipeline(bench::PipelineArgs),
+    Pipeline(bench::pipeline::PipelineArgs),
     Queue(bench::queue::QueueArgs),
 }
 
@@ -99,7 +99,9 @@ fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
     match task {
         Task::Test(args) => test::run(project, args.all),
         Task::Tidy => tidy::run(project),
-        Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => bench::pipeline(project, args),
+        Task::Bench(BenchArgs { what: Bench::Pipeline(args) }) => {
+            bench::pipeline::pipeline(project, args)
+        }
         Task::Bench(BenchArgs { what: Bench::Queue(args) }) => bench::queue::queue(project, args),
         Task::Faults(args) => faults::faults(project, args),
         Task::Api => api::fuzz(project),

@@ -1,5 +1,6 @@
 //! Micro-batches: images that can share a run are made together and written as they finish.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -8,6 +9,7 @@ use excite_diffusion::{Error, Model, Outputs, Rendered, Search, Trace, Wanted};
 use excite_jobs::{FoundSubject, SchedulerName, Sidecar, Warning};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::plan::Image;
 use super::{extras, shown};
@@ -24,6 +26,8 @@ pub(super) struct Tally {
     pub(super) failed: usize,
     pub(super) interrupted: bool,
     pub(super) seconds: f64,
+    /// When the first step of the first image was done: before that come loading and the text.
+    pub(super) first_step: Option<OffsetDateTime>,
 }
 
 /// What a micro-batch does.
@@ -34,6 +38,7 @@ struct Work<'a> {
     interrupted: &'a AtomicBool,
     bar: ProgressBar,
     total: usize,
+    first_step: OnceCell<OffsetDateTime>,
 }
 
 /// Makes and writes the images.
@@ -50,7 +55,8 @@ pub(super) fn run(
     let started = Instant::now();
     let steps: u64 = todo.iter().map(|image| u64::from(image.spec.steps)).sum();
     let bar = if todo.is_empty() { ProgressBar::hidden() } else { printer.bar(steps) };
-    let work = Work { args, model, printer, interrupted, bar, total: todo.len() };
+    let (total, first_step) = (todo.len(), OnceCell::new());
+    let work = Work { args, model, printer, interrupted, bar, total, first_step };
     let mut tally = Tally::default();
     for batch in micro_batches(todo, args.batch_size as usize) {
         work.micro_batch(&batch, &mut tally)?;
@@ -60,6 +66,7 @@ pub(super) fn run(
     }
     work.bar.finish_and_clear();
     tally.seconds = started.elapsed().as_secs_f64();
+    tally.first_step = work.first_step.get().copied();
     Ok(tally)
 }
 
@@ -126,6 +133,7 @@ impl Work<'_> {
         let position = self.bar.position();
         let stop = || self.interrupted.load(Ordering::Relaxed);
         search.complete(&stop, |search, report| {
+            self.first_step.get_or_init(OffsetDateTime::now_utc);
             let losses: Vec<f32> =
                 report.losses.iter().copied().filter(|loss| loss.is_finite()).collect();
             let loss = match losses.as_slice() {

@@ -34,12 +34,16 @@ impl Machine {
         })
     }
 
-    /// One line for a person; `versions` is what the programs reported.
-    pub(super) fn line(&self, versions: &[&Value]) -> String {
+    /// One line for a person; `versions` is what the programs reported, each as often as it ran.
+    pub(super) fn line(&self, versions: &[Value]) -> String {
         let s = |n: u32| if n == 1 { "" } else { "s" };
         let mut names = vec![self.rustc.clone()];
-        let reported = versions.iter().filter_map(|versions| versions.as_object()).flatten();
-        names.extend(reported.map(|(name, v)| format!("{name} {}", v.as_str().unwrap_or("?"))));
+        for (name, version) in versions.iter().filter_map(Value::as_object).flatten() {
+            let named = format!("{name} {}", version.as_str().unwrap_or("?"));
+            if !names.contains(&named) {
+                names.push(named);
+            }
+        }
         let (threads, rounds) = (self.threads, self.rounds);
         [
             format!("commit {}", self.commit),
@@ -53,8 +57,8 @@ impl Machine {
     }
 
     /// The same as an object.
-    pub(super) fn json(&self, versions: &[&Value]) -> Value {
-        let reported = versions.iter().filter_map(|versions| versions.as_object()).flatten();
+    pub(super) fn json(&self, versions: &[Value]) -> Value {
+        let reported = versions.iter().filter_map(Value::as_object).flatten();
         let mut names: Map<String, Value> =
             reported.map(|(name, version)| (name.clone(), version.clone())).collect();
         let rustc = self.rustc.trim_start_matches("rustc ");
@@ -79,6 +83,21 @@ fn device(cpuinfo: &str) -> String {
 }
 
 #[cfg(test)]
+impl Machine {
+    /// Some machine.
+    pub(super) fn example() -> Self {
+        Self {
+            commit: "abc".into(),
+            device: "Some CPU".into(),
+            threads: 1,
+            rounds: 3,
+            rustc: "rustc 1.95.0".into(),
+            date: "2026-01-01".into(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -93,21 +112,15 @@ mod tests {
 
     #[test]
     fn the_line_has_everything() {
-        let machine = Machine {
-            commit: "abc".into(),
-            device: "Some CPU".into(),
-            threads: 1,
-            rounds: 3,
-            rustc: "rustc 1.95.0".into(),
-            date: "2026-01-01".into(),
-        };
+        let machine = Machine::example();
         let (ours, peer) = (json!({ "excite": "0.1.0" }), json!({ "torch": "2.0" }));
+        let versions = [ours.clone(), peer, ours];
         assert_eq!(
-            machine.line(&[&ours, &peer]),
+            machine.line(&versions),
             "commit abc; Some CPU; 1 thread; 3 rounds; rustc 1.95.0, excite 0.1.0, torch 2.0; \
              2026-01-01"
         );
-        let json = machine.json(&[&ours, &peer]);
+        let json = machine.json(&versions);
         assert_eq!(
             json["versions"],
             json!({ "excite": "0.1.0", "torch": "2.0", "rustc": "1.95.0" })

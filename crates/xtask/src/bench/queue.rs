@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::machine::Machine;
-use super::{PAGE, publish};
+use super::{PAGE, build_cluster, publish};
 use crate::project::{self, Project};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -34,10 +34,7 @@ const MARK: &str = "cargo xtask bench queue --write";
 
 /// Measures and prints.
 pub(crate) fn queue(project: &Project, args: &QueueArgs) -> Result<()> {
-    let programs = ["excite", "excite-dispatcher", "excite-worker", "excite-tests"];
-    let mut build = vec!["build", "--release", "--bins"];
-    build.extend(programs.iter().flat_map(|name| ["-p", name]));
-    project::run(&mut project.cargo(&build)).context("the programs do not build")?;
+    build_cluster(project)?;
     let bench = project.built("release", "excite-bench-queue")?;
     let text = project::output(&mut project.command(&bench)).context("excite-bench-queue")?;
     let report: Value = serde_json::from_str(&text).context("it did not print one JSON object")?;
