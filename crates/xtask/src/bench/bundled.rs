@@ -10,7 +10,7 @@ use super::rounds::{Reports, Setting};
 use super::table::{Goal, Row, Unit};
 
 /// Of the benchmark in crates/diffusion/benches, and of diffusers' script.
-const BENCH: &str = "pipeline";
+pub(super) const BENCH: &str = "pipeline";
 const SCRIPT: &str = "bench_diffusers.py";
 /// Images that the batch has for each one that is refined.
 const IMAGES_FOR_A_REFINED_ONE: usize = 4;

@@ -10,7 +10,7 @@ use super::rounds::{Reports, Setting, timing};
 use super::table::{Goal, Measured, Row, Unit};
 
 /// Of the benchmark in crates/diffusion/benches, and of diffusers' script.
-const BENCH: &str = "full_size";
+pub(super) const BENCH: &str = "full_size";
 const SCRIPT: &str = "bench_full_size.py";
 
 /// Steps that PNDM makes of 50, and updates of an image.

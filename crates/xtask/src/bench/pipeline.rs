@@ -120,8 +120,9 @@ fn prepare(setting: &Setting<'_>, parts: &[Part]) -> Result<String> {
     let has = |part| parts.contains(&part);
     let full = has(Part::FullSize) || has(Part::Memory);
     if has(Part::Bundled) || full {
-        let build = ["bench", "-p", "excite-diffusion", "--benches", "--no-run", "--quiet"];
-        project::run(&mut project.cargo(&build)).context("the benchmarks do not build")?;
+        let mut build = project.cargo(&["bench", "-p", "excite-diffusion", "--no-run", "--quiet"]);
+        build.args(["--bench", bundled::BENCH, "--bench", full_size::BENCH]);
+        project::run(&mut build).context("the benchmarks do not build")?;
     }
     if has(Part::Worker) {
         build_cluster(project)?;
