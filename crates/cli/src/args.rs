@@ -1,6 +1,7 @@
 //! The command line.
 
 mod batch;
+mod compute;
 mod dead;
 mod serve;
 mod server;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::models::BUNDLED;
 use crate::parity::golden;
 pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
+pub(crate) use compute::ComputeArgs;
 pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
@@ -97,6 +99,7 @@ Examples:
   excite generate \"a photo of a bear with a balloon\" --subjects bear,balloon --attention
   excite generate \"a cat and a frog\" --min-score 0.7 --max-seeds 8
   excite generate --file prompts.jsonl --out images --batch-size 8 --json
+  excite generate \"a cat and a frog\" --device cuda:1 --precision bf16
 
 A file of jobs (.jsonl) has one JSON object a line, with the fields prompt, negative_prompt,
 subjects, seed or seeds, noise, width, height, steps, guidance_scale, scheduler, method,
@@ -200,6 +203,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
 
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
     /// Draw where the model looked for each subject: over the image, and over the steps
     #[arg(long)]
     pub(crate) attention: bool,
@@ -265,6 +271,9 @@ pub(crate) struct ExplainArgs {
     /// The model, if the image has to be made again
     #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
     pub(crate) model: String,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 
     /// Draw the scores over the steps as a PNG
     #[arg(long, value_name = "FILE")]
@@ -368,6 +377,7 @@ Examples:
   excite parity                          # the bundled model replays seven runs of diffusers
   excite parity --case guided_pndm       # one of them
   excite parity stable-diffusion-v1-4    # the 25 published losses beside ours
+  excite parity --device cuda --precision f16
 
 Exit status: 0 if the numbers agree or there are none to compare with, 1 if they differ.";
 
@@ -382,6 +392,9 @@ pub(crate) struct ParityArgs {
     /// Only this run of the bundled model; can be given several times
     #[arg(long = "case", value_name = "NAME", value_parser = PossibleValuesParser::new(golden::NAMES))]
     pub(crate) cases: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 
     /// Print one JSON object a line instead of a table
     #[arg(long)]

@@ -74,7 +74,7 @@ fn remake(
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<(Record, Picture), Fault> {
-    let model = models::load(&args.model, printer)?;
+    let model = models::load(&args.model, &args.compute.choose()?, printer)?;
     if model.name() != spec.model {
         let message =
             format!("the image was made with {}, this model is {}", spec.model, model.name());

@@ -35,7 +35,8 @@ pub(crate) fn run(
 ) -> Result<Status, Fault> {
     use_threads(args.threads)?;
     let lines = input::lines(args)?;
-    let model = models::load(&args.model, printer)?;
+    let compute = args.compute.choose()?;
+    let model = models::load(&args.model, &compute, printer)?;
     let Some(resolved) = resolve(args, lines, &model, printer) else { return Ok(Status::Usage) };
     let mut plan = Plan::new(args, &resolved)?;
     files::prepare_folder(&args.out)?;
@@ -127,7 +128,7 @@ fn resolve(
 
 fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer: &Printer) {
     let name = short_name(model.name());
-    let kind = excite_diffusion::kind();
+    let kind = model.compute().kind();
     let images = count(plan.images.len());
     printer.note(&format!("model {name} on {kind}; {images}, {todo} to make"));
     if let [one] = resolved

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use excite_diffusion::{Folder, Model, bundled};
+use excite_diffusion::{Compute, Folder, Model, bundled};
 
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
@@ -75,11 +75,11 @@ fn single_file_in(folder: &Path) -> Option<PathBuf> {
     files.next().is_none().then_some(first)
 }
 
-/// Loads a model.
-pub(crate) fn load(model: &str, printer: &Printer) -> Result<Model, Fault> {
+/// Loads a model to where it will compute.
+pub(crate) fn load(model: &str, compute: &Compute, printer: &Printer) -> Result<Model, Fault> {
     let folder = find(model)?;
     let spinner = printer.spinner(format!("loading {model}"));
-    let loaded = Model::load(&folder);
+    let loaded = Model::load_on(&folder, compute);
     drop(spinner);
     Ok(loaded?)
 }

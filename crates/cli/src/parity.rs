@@ -25,7 +25,7 @@ pub(crate) fn run(
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
-    let model = models::load(&args.model, printer)?;
+    let model = models::load(&args.model, &args.compute.choose()?, printer)?;
     let parameters: u64 = model.components().iter().map(|(_, stored)| stored.parameters).sum();
     printer.result("tensors  all there, none left over, of the right shapes, finite");
     for line in component_lines(model.components()) {
@@ -59,7 +59,7 @@ pub(crate) fn run(
     printer.result(&format!("verdict  {word}: {}", verdict.why));
     printer.object(&json!({
         "v": 1, "verdict": word, "why": verdict.why, "model": model.name(),
-        "family": model.family(), "parameters": parameters, "kind": excite_diffusion::kind(),
+        "family": model.family(), "parameters": parameters, "kind": model.compute().kind(),
     }));
     Ok(if verdict.agrees == Some(false) { Status::Failed } else { Status::Done })
 }

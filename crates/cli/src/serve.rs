@@ -22,6 +22,7 @@ use excite_jobs::queue::memory::MemoryQueue;
 use excite_jobs::store::directory::DirectoryStore;
 use excite_service::signals::Signals;
 use excite_service::telemetry::{self, Log, LogFormat};
+use excite_diffusion::Compute;
 use excite_worker::pipeline::Guided;
 use excite_worker::{Config as WorkerConfig, Metrics, Models, ModelsOptions, Worker, WorkerError};
 use prometheus::Registry;
@@ -45,10 +46,11 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> Result<Status, Fault> 
     telemetry::init(&log)
         .map_err(|fault| Fault::usage("log", fault, "Use a filter such as `info`."))?;
     let dispatcher = dispatcher(args)?;
+    let compute = args.compute.choose()?;
     let data = Data::open(args.data.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Fault::bug(&format!("no threads: {e}")))?;
-    let served = runtime.block_on(start(args, dispatcher, &data, printer));
+    let served = runtime.block_on(start(args, dispatcher, compute, &data, printer));
     runtime.shutdown_timeout(LAST_TASKS);
     served
 }
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> Result<Status, Fault> 
 async fn start(
     args: &ServeArgs,
     dispatcher: Dispatcher,
+    compute: Compute,
     data: &Data,
     printer: &Printer,
 ) -> Result<Status, Fault> {
@@ -63,7 +66,7 @@ async fn start(
         Signals::listen().map_err(|e| Fault::bug(&format!("signals cannot be heard: {e}")))?;
     let listener = TcpListener::bind(args.listen).await.map_err(|e| taken(args.listen, &e))?;
     let address = listener.local_addr().map_err(|e| taken(args.listen, &e))?;
-    let system = System::new(args, dispatcher, data)?;
+    let system = System::new(args, dispatcher, compute, data)?;
     let store = excite_dispatcher::models::Models::new(system.ports.store.clone());
     for model in &args.models {
         offer::offer(&store, model, printer).await?;
@@ -115,12 +118,18 @@ struct System {
     ports: Ports,
     queue: MemoryQueue,
     dispatcher: Dispatcher,
+    compute: Compute,
     worker: WorkerConfig,
     registry: Registry,
 }
 
 impl System {
-    fn new(args: &ServeArgs, dispatcher: Dispatcher, data: &Data) -> Result<Self, Fault> {
+    fn new(
+        args: &ServeArgs,
+        dispatcher: Dispatcher,
+        compute: Compute,
+        data: &Data,
+    ) -> Result<Self, Fault> {
         let store = DirectoryStore::open(data.store())
             .map_err(|e| Fault::new(Status::Failed, "store", e.to_string(), store_remedy()))?;
         let queue = MemoryQueue::new();
@@ -136,7 +145,7 @@ impl System {
             ..WorkerConfig::default()
         };
         let worker = worker.settle().map_err(|faults| Fault::bug(&faults.join("; ")))?;
-        Ok(Self { ports, queue, dispatcher, worker, registry: Registry::new() })
+        Ok(Self { ports, queue, dispatcher, compute, worker, registry: Registry::new() })
     }
 
     /// The dispatcher: HTTP, and everything that leads to a job and follows of it.
@@ -170,16 +179,17 @@ impl System {
         stop: CancellationToken,
     ) -> Result<impl Future<Output = Result<(), WorkerError>>, Fault> {
         let bug = |e: &dyn std::fmt::Display| Fault::bug(&e.to_string());
-        let metrics = Metrics::new(excite_diffusion::kind()).map_err(|e| bug(&e))?;
+        let metrics = Metrics::new(self.compute.kind()).map_err(|e| bug(&e))?;
         let ports = excite_worker::Ports {
             queue: Arc::new(self.queue.connection()),
             store: self.ports.store.clone(),
             progress: self.ports.progress.clone(),
         };
         let options = ModelsOptions {
+            bytes: self.worker.model_bytes(&self.compute),
+            compute: self.compute.clone(),
             models_dir: None,
             cache_dir: self.worker.cache_dir.clone(),
-            bytes: self.worker.model_cache_bytes,
             pinned: Vec::new(),
         };
         let runtime = tokio::runtime::Handle::current();

@@ -32,6 +32,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     pub(crate) fn new(
         spec: &Spec,
+        kind: &str,
         next_step: usize,
         latents: Tensor,
         scheduler: Vec<(String, Tensor)>,
@@ -44,7 +45,7 @@ impl Checkpoint {
         tensors.insert("guidance.pieces".into(), Tensor::from_vec(pieces, count, &Device::Cpu)?);
         let record = record.tensors()?;
         tensors.extend(record.into_iter().map(|(name, t)| (format!("{RECORD}{name}"), t)));
-        let (fingerprint, kind) = (fingerprint(spec)?, crate::kind().to_owned());
+        let (fingerprint, kind) = (fingerprint(spec, kind)?, kind.to_owned());
         Ok(Self { fingerprint, kind, next_step, tries: Vec::new(), earlier: 0, tensors })
     }
 
@@ -137,13 +138,13 @@ impl Checkpoint {
         Ok(tensor(&self.tensors, "guidance.pieces")?.to_vec1()?)
     }
 
-    /// Refuses what this machine cannot go on with: the state of another image, or of one of
-    /// another model or engine, or what another kind of machine made.
+    /// Refuses what a machine of this kind cannot go on with: the state of another image, or of one
+    /// of another model or engine, or what another kind of machine made.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], with the reason.
-    pub fn fits(&self, wanted: &Wanted) -> Result<()> {
-        self.is_of(&wanted.with_seed_of(&self.tries_of(wanted)?))
+    pub fn fits(&self, wanted: &Wanted, kind: &str) -> Result<()> {
+        self.is_of(&wanted.with_seed_of(&self.tries_of(wanted)?), kind)
     }
 
     /// The seeds that were tried for an image; refuses those of another.
@@ -152,11 +153,11 @@ impl Checkpoint {
         tries.ok_or_else(|| Error::Checkpoint("other seeds were tried for it".into()))
     }
 
-    fn is_of(&self, spec: &Spec) -> Result<()> {
-        if self.fingerprint == fingerprint(spec)? {
+    fn is_of(&self, spec: &Spec, here: &str) -> Result<()> {
+        if self.fingerprint == fingerprint(spec, here)? {
             return Ok(());
         }
-        let (made, here) = (&self.kind, crate::kind());
+        let made = &self.kind;
         Err(Error::Checkpoint(if made == here {
             "it belongs to another image, model or engine".into()
         } else {
@@ -165,8 +166,8 @@ impl Checkpoint {
     }
 
     /// As [`Checkpoint::fits`] for the seed that ran; also refuses latents of another shape.
-    pub(crate) fn require(&self, spec: &Spec, shape: &[usize]) -> Result<()> {
-        self.is_of(spec)?;
+    pub(crate) fn require(&self, spec: &Spec, kind: &str, shape: &[usize]) -> Result<()> {
+        self.is_of(spec, kind)?;
         let found = self.latents()?.dims().to_vec();
         if found != shape {
             return Err(Error::Checkpoint(format!("latents {found:?}, expected {shape:?}")));
@@ -192,6 +193,6 @@ impl Checkpoint {
     }
 }
 
-fn fingerprint(spec: &Spec) -> Result<String> {
-    spec.fingerprint(crate::kind()).map_err(|e| Error::Checkpoint(e.to_string()))
+fn fingerprint(spec: &Spec, kind: &str) -> Result<String> {
+    spec.fingerprint(kind).map_err(|e| Error::Checkpoint(e.to_string()))
 }

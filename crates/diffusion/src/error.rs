@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use crate::device::Precision;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -107,6 +109,62 @@ pub enum Error {
         /// Key of the tensor.
         key: String,
     },
+    /// A weight is too large for the chosen precision.
+    #[error("`{file}`: tensor `{key}` holds {value}, more than f16 can hold")]
+    WeightOverflow {
+        /// Path relative to the model folder.
+        file: String,
+        /// Key of the tensor.
+        key: String,
+        /// The largest of its weights.
+        value: f32,
+    },
+    /// A device was asked for that this program does not find.
+    #[error("there is no device `{device}`: {why}")]
+    NoDevice {
+        /// As it was asked for.
+        device: String,
+        /// What was found instead.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A precision was asked for that the device does not compute in.
+    #[error("the precision {precision} is not for {device}")]
+    Precision {
+        /// As it was asked for.
+        precision: Precision,
+        /// Which device.
+        device: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A model does not fit into a GPU's memory.
+    #[error(
+        "the model `{model}` needs about {} GB of memory on {device} ({} for weights in {precision}, \
+         about {} for one image of {side}x{side} pixels), and {} GB are free",
+        gigabytes(.weights + .activations), gigabytes(*.weights), gigabytes(*.activations),
+        gigabytes(*.free)
+    )]
+    DeviceMemory {
+        /// Model name.
+        model: String,
+        /// Which device.
+        device: String,
+        /// Number format of the weights.
+        precision: Precision,
+        /// Bytes of the weights.
+        weights: u64,
+        /// Bytes of what a pass keeps, estimated.
+        activations: u64,
+        /// Side of the images in pixels.
+        side: u32,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// Memory was short while it computed.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
     /// NaN or infinity appeared while an image was made.
     #[error("{what} is not finite at step {step} (seed {seed})")]
     NonFinite {
@@ -160,7 +218,34 @@ pub enum Error {
     },
     /// An operation of the tensor library failed.
     #[error("tensor operation failed")]
-    Candle(#[from] candle_core::Error),
+    Candle(#[source] candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    /// Short memory is told from other failures here, in one place for all callers.
+    fn from(error: candle_core::Error) -> Self {
+        let text = without_backtrace(&error).to_string();
+        if says_out_of_memory(&text) { Self::OutOfMemory(text) } else { Self::Candle(error) }
+    }
+}
+
+fn without_backtrace(error: &candle_core::Error) -> &candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
+        error => error,
+    }
+}
+
+/// The back ends of the tensor library say only in words that memory is short.
+fn says_out_of_memory(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let phrases = ["out of memory", "out_of_memory", "outofmemory", "cublas_status_alloc_failed"];
+    let mut words = text.split(|c: char| !c.is_alphanumeric());
+    phrases.iter().any(|said| text.contains(said)) || words.any(|word| word == "oom")
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e9)
 }
 
 fn list(items: &[String]) -> String {
@@ -188,6 +273,21 @@ impl Error {
                     .into(),
             ),
             Self::NonFiniteWeights { .. } => ("weights_not_finite", fetch.into()),
+            Self::WeightOverflow { .. } => {
+                ("weights_overflow", "Set `--precision` to bf16 or f32.".into())
+            }
+            Self::NoDevice { remedy, .. } => ("no_device", remedy.clone()),
+            Self::Precision { remedy, .. } => ("precision", remedy.clone()),
+            Self::DeviceMemory { .. } => (
+                "device_memory",
+                "Stop what else uses the GPU, take a smaller precision or model, or `--device cpu`."
+                    .into(),
+            ),
+            Self::OutOfMemory(_) => (
+                "out_of_memory",
+                "Make fewer images together or smaller ones, or stop what else uses the memory."
+                    .into(),
+            ),
             Self::NonFinite { .. } => (
                 "not_finite",
                 "Try another seed, or a smaller `scale_factor`; if every seed fails, check the model."
@@ -201,6 +301,48 @@ impl Error {
             Self::Png { .. } => ("png", "Name a PNG that excite wrote.".into()),
             Self::Tokenizer { .. } => ("tokenizer", fetch.into()),
             Self::Candle(_) => ("tensor", "Report this with the command that led to it.".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_memory_is_told_from_its_words() {
+        for words in [
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
+            "Metal error OOM while allocating",
+            "kIOGPUCommandBufferCallbackErrorOutOfMemory",
+        ] {
+            // As the back end wraps it: what a driver says, with a backtrace behind it.
+            let error = candle_core::Error::Cuda(words.into()).bt();
+            let error = Error::from(error);
+            assert!(matches!(&error, Error::OutOfMemory(said) if said == words), "{error:?}");
+            assert_eq!(error.advice().0, "out_of_memory");
+        }
+        for words in ["shape mismatch in matmul", "a bathroom and a zoom lens"] {
+            let error = Error::from(candle_core::Error::Msg(words.into()));
+            assert!(matches!(error, Error::Candle(_)), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_says_how_much_it_needs() {
+        let error = Error::DeviceMemory {
+            model: "sd".into(),
+            device: "Some GPU".into(),
+            precision: Precision::F16,
+            weights: 2_300_000_000,
+            activations: 2_000_000_000,
+            side: 512,
+            free: 3_900_000_000,
+        };
+        let text = error.to_string();
+        for part in ["4.3 GB", "2.3 for weights in f16", "2.0 for one image of 512x512", "3.9 GB"] {
+            assert!(text.contains(part), "{text}");
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::device::{Compute, Precision};
 use crate::error::{Error, Result};
 use crate::single_file::SingleFile;
 use crate::weights::{Data, File, Stored, Weights};
@@ -69,6 +70,8 @@ pub(crate) struct Loader<'a> {
     bytes: u64,
     /// Whether weight files are hashed, which takes a second a gigabyte.
     hashing: bool,
+    /// Where the weights go.
+    compute: Compute,
 }
 
 /// Names under which a component's weights are known, best first: `{}` is the component's stem.
@@ -90,16 +93,16 @@ struct Shards {
 impl<'a> Loader<'a> {
     /// # Errors
     /// If a single file is not a checkpoint in a known layout.
-    pub(crate) fn new(folder: &'a Folder) -> Result<Self> {
-        Self::with(folder, true)
+    pub(crate) fn new(folder: &'a Folder, compute: &Compute) -> Result<Self> {
+        Self::with(folder, true, compute.clone())
     }
 
     /// For looking: weight files are opened, but not read to their ends, and there is no digest.
     pub(crate) fn for_outline(folder: &'a Folder) -> Result<Self> {
-        Self::with(folder, false)
+        Self::with(folder, false, Compute::cpu())
     }
 
-    fn with(folder: &'a Folder, hashing: bool) -> Result<Self> {
+    fn with(folder: &'a Folder, hashing: bool, compute: Compute) -> Result<Self> {
         let mut loader = Self {
             folder,
             single: None,
@@ -108,6 +111,7 @@ impl<'a> Loader<'a> {
             components: Vec::new(),
             bytes: 0,
             hashing,
+            compute,
         };
         if let Folder::SingleFile(path) = folder {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -162,14 +166,24 @@ impl<'a> Loader<'a> {
 
     /// The weights of a component, hashed: `stem` is their file's name without variant and ending.
     pub(crate) fn weights(&mut self, component: &str, stem: &str) -> Result<Weights> {
-        let weights = self.find_weights(component, stem)?;
+        let weights = self.find_weights(component, stem)?.on(self.compute.of(component));
         self.components.push((component.to_owned(), weights.stored()));
         Ok(weights)
+    }
+
+    /// What the networks compute on.
+    pub(crate) fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// The components whose weights were loaded, in that order.
     pub(crate) fn components(&self) -> &[(String, Stored)] {
         &self.components
+    }
+
+    /// Bytes that the weights of the components take where they were loaded to.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        memory_bytes(&self.components, |component| self.compute.of(component).precision())
     }
 
     /// Bytes of the weight files that were opened.
@@ -274,6 +288,15 @@ impl<'a> Loader<'a> {
     fn read_error(&self, file: &str, source: std::io::Error) -> Error {
         Error::Read { model: self.model.clone(), file: file.to_owned(), source }
     }
+}
+
+/// Bytes that the weights of components take in memory, each in its precision.
+pub(crate) fn memory_bytes(
+    components: &[(String, Stored)],
+    precision: impl Fn(&str) -> Precision,
+) -> u64 {
+    let bytes = |(name, stored): &(String, Stored)| stored.parameters * precision(name).bytes();
+    components.iter().map(bytes).sum()
 }
 
 fn hashed(bytes: &[u8]) -> ModelFile {

@@ -1,5 +1,7 @@
 //! The kind of machine: the same job gives the same bytes on machines of one kind.
 
+/// That of this machine's CPU; a model on a GPU has another ([`crate::Compute::kind`]).
+///
 /// For example `cpu-avx512-f32`: device, vector instructions that the GEMM kernels find at run
 /// time, and number format.
 pub fn kind() -> &'static str {

@@ -26,7 +26,7 @@ pub(crate) use attention::{
     SelfAttention, apply_probabilities, attend_text, mean_of_heads, probabilities,
 };
 pub(crate) use conv::{Conv2d, Shape, upsample_nearest};
-pub(crate) use frozen::recomputed;
+pub(crate) use frozen::{gradient_times, recomputed};
 pub(crate) use gate::geglu;
 pub(crate) use norm::{ChannelNorm, GroupNorm};
 pub(crate) use tokens::{LayerNorm, Linear, softmax};

@@ -8,6 +8,7 @@
 
 mod bundled;
 mod checkpoint;
+mod device;
 mod error;
 mod folder;
 mod guidance;
@@ -32,13 +33,14 @@ mod weights;
 pub use bundled::{BUNDLED, bundled};
 pub use candle_core::Tensor;
 pub use checkpoint::Checkpoint;
+pub use device::{Compute, DeviceChoice, Precision};
 pub use error::{Error, Result};
 pub use folder::{EmbeddedFiles, Folder};
 pub use guidance::attend_and_excite::{Evaluation, Stages, Subjects};
 pub use kind::kind;
 pub use model::Model;
 pub use noise::Generator;
-pub use outline::Outline;
+pub use outline::{Needs, Outline};
 pub use run::{Outputs, Rendered, Run, StepReport};
 pub use scheduler::{Scheduler, SchedulerConfig};
 pub use search::{Search, Wanted};

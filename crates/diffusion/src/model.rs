@@ -8,8 +8,10 @@ use excite_jobs::{ModelFacts, ModelFile};
 use excite_prompt::{Encoding, Tokenizer};
 use serde_json::Value;
 
+use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::folder::{Folder, Loader};
+use crate::outline::Outline;
 use crate::scheduler::SchedulerConfig;
 use crate::text::{Text, TextStates, ZerosForNothing};
 use crate::unet::UNet;
@@ -28,17 +30,31 @@ pub struct Model {
     vae: Vae,
     schedulers: SchedulerConfig,
     components: Vec<(String, Stored)>,
+    /// Of the weights in memory.
+    bytes: u64,
     files: BTreeMap<String, ModelFile>,
+    compute: Compute,
 }
 
 impl Model {
-    /// Loads an unmodified diffusers folder or a single file, weights as f32.
+    /// Loads an unmodified diffusers folder or a single file, for the CPU.
+    ///
+    /// # Errors
+    /// As [`Model::load_on`].
+    pub fn load(folder: &Folder) -> Result<Self> {
+        Self::load_on(folder, &Compute::cpu())
+    }
+
+    /// Loads an unmodified diffusers folder or a single file to where it will compute.
     ///
     /// # Errors
     /// If a file is missing, damaged, or asks for something this pipeline does not do; the error
-    /// names file, key, expected and found shape.
-    pub fn load(folder: &Folder) -> Result<Self> {
-        let mut loader = Loader::new(folder)?;
+    /// names file, key, expected and found shape. If a GPU has too little memory for it.
+    pub fn load_on(folder: &Folder, compute: &Compute) -> Result<Self> {
+        if let Some(free) = compute.free_bytes()? {
+            Outline::read(folder)?.require_room(compute, free)?;
+        }
+        let mut loader = Loader::new(folder, compute)?;
         let pipeline = Pipeline::read(folder, &mut loader)?;
         let text = Text::load(&mut loader, pipeline.second_encoder)?;
         let unet = UNet::load(&mut loader)?;
@@ -63,15 +79,19 @@ impl Model {
             name: format!("{}@{}", loader.model(), loader.digest()),
             family: family(text.pooled_width().is_some(), text.pads_with_zero()),
             schedulers,
+            bytes: loader.memory_bytes(),
             components: loader.components().to_vec(),
             files: loader.into_files(),
             text,
             unet,
             vae,
+            compute: compute.clone(),
         };
         if guessed {
             model.settle_prediction()?;
         }
+        // Whichever thread computes with it, the weights are there.
+        compute.finish()?;
         Ok(model)
     }
 
@@ -106,6 +126,16 @@ impl Model {
     /// How large each component is and how its weights are stored, by the folder's name.
     pub fn components(&self) -> &[(String, Stored)] {
         &self.components
+    }
+
+    /// Bytes that the weights take in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What it computes on.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// Exactly the files that were loaded, by their path in the folder; the digest is

@@ -2,7 +2,9 @@
 
 use excite_jobs::SchedulerName;
 
-use crate::folder::{Folder, Loader};
+use crate::device::Compute;
+use crate::error::Error;
+use crate::folder::{Folder, Loader, memory_bytes};
 use crate::model::{Pipeline, family};
 use crate::scheduler::SchedulerConfig;
 use crate::text::load_tokenizer;
@@ -10,8 +12,15 @@ use crate::unet;
 use crate::vae;
 use crate::weights::Stored;
 
-/// Bytes of a weight in memory (f32).
-const WEIGHT_BYTES: u64 = 4;
+/// What a guided pass through a UNet keeps for its gradient, in tensors of the size of its first
+/// level: 380 as measured on SD 1.4 (2 GB in f32), and a part more where norms and softmax are made
+/// of single operations, as on a GPU.
+const PASS_TENSORS: u64 = 500;
+/// What decoding keeps at a time, in f32 tensors of 256 channels and the picture's size.
+const DECODE_TENSORS: u64 = 6;
+const DECODE_CHANNELS: u64 = 256;
+/// What a program takes on a GPU before it computes: context, kernels, the work space of products.
+const CONTEXT_BYTES: u64 = 600 << 20;
 
 /// A model as `excite model show` prints it.
 #[derive(Debug, Clone)]
@@ -36,6 +45,17 @@ pub struct Outline {
     pub components: Vec<(String, Stored)>,
     /// Bytes of the weight files.
     pub file_bytes: u64,
+    /// Values of a tensor of the UNet's first level, at that size.
+    first_level: u64,
+}
+
+/// About how much memory a model takes on a device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// The weights, exactly.
+    pub weights: u64,
+    /// What it takes besides to make one guided image of the model's own size, estimated.
+    pub activations: u64,
 }
 
 impl Outline {
@@ -67,6 +87,7 @@ impl Outline {
             velocity: known.then(|| schedulers.predicts_velocity()),
             components: loader.components().to_vec(),
             file_bytes: loader.weight_bytes(),
+            first_level: (unet.channels * unet.sample_size * unet.sample_size) as u64,
         })
     }
 
@@ -75,8 +96,68 @@ impl Outline {
         self.components.iter().map(|(_, stored)| stored.parameters).sum()
     }
 
-    /// Bytes that the weights take in memory, to which come those of the images in progress.
+    /// Bytes that the weights take in memory on the CPU, to which come those of the images in
+    /// progress.
     pub fn memory_bytes(&self) -> u64 {
-        self.parameters() * WEIGHT_BYTES
+        self.needs(&Compute::cpu()).weights
+    }
+
+    /// About how much memory it takes to make an image.
+    pub fn needs(&self, compute: &Compute) -> Needs {
+        let precision = |component: &str| compute.of(component).precision();
+        let pass = PASS_TENSORS * self.first_level * compute.precision().bytes();
+        let pixels = u64::from(self.side) * u64::from(self.side);
+        let decode = DECODE_TENSORS * DECODE_CHANNELS * pixels * size_of::<f32>() as u64;
+        Needs {
+            weights: memory_bytes(&self.components, precision),
+            // A picture is decoded when the passes are over.
+            activations: pass.max(decode) + if compute.is_gpu() { CONTEXT_BYTES } else { 0 },
+        }
+    }
+
+    /// Refuses a device on which it cannot make one image.
+    pub(crate) fn require_room(&self, compute: &Compute, free: u64) -> crate::Result<()> {
+        let Needs { weights, activations } = self.needs(compute);
+        if weights + activations <= free {
+            return Ok(());
+        }
+        Err(Error::DeviceMemory {
+            model: self.name.clone(),
+            device: compute.name().to_owned(),
+            precision: compute.precision(),
+            weights,
+            activations,
+            side: self.side,
+            free,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Precision;
+
+    #[test]
+    fn half_precision_needs_half_the_memory_but_for_the_autoencoder() {
+        let outline = Outline::read(&crate::bundled()).unwrap();
+        let needs = |precision| outline.needs(&Compute::composed(precision));
+        let (full, half) = (needs(Precision::F32), needs(Precision::F16));
+        assert_eq!(full.weights, 4 * outline.parameters());
+        assert_eq!(outline.memory_bytes(), full.weights);
+        let vae = outline.components.iter().find(|(name, _)| name == "vae").unwrap().1.parameters;
+        assert_eq!(half.weights, 2 * (outline.parameters() + vae));
+        assert!(full.activations > half.activations || full.activations > full.weights);
+    }
+
+    #[test]
+    fn a_device_with_too_little_memory_is_refused() {
+        let outline = Outline::read(&crate::bundled()).unwrap();
+        let compute = Compute::composed(Precision::F16);
+        let Needs { weights, activations } = outline.needs(&compute);
+        outline.require_room(&compute, weights + activations).unwrap();
+        let error = outline.require_room(&compute, weights + activations - 1).unwrap_err();
+        assert_eq!(error.advice().0, "device_memory");
+        assert!(error.to_string().contains("128x128"), "{error}");
     }
 }

@@ -54,6 +54,8 @@ pub struct StepReport {
 pub struct Rendered {
     /// What it is.
     pub spec: Spec,
+    /// The kind of machine that made it.
+    pub kind: String,
     /// The seeds that were tried for it; empty where any was good enough.
     pub tries: Vec<Try>,
     /// The pixels.
@@ -156,7 +158,7 @@ impl<'m> Run<'m> {
         }
         run.done = first.next_step();
         for (row, checkpoint) in run.rows.iter_mut().zip(checkpoints) {
-            row.restore(checkpoint, run.scheduler.draws_noise(), outputs)?;
+            row.restore(checkpoint, model.compute().kind(), run.scheduler.draws_noise(), outputs)?;
         }
         let join = |name: &str| {
             let each: Option<Vec<_>> = checkpoints.iter().map(|c| c.scheduler(name)).collect();
@@ -312,7 +314,8 @@ impl<'m> Run<'m> {
     /// # Errors
     /// If there is no such row, or the tensor library fails.
     pub fn checkpoint(&self, row: usize) -> Result<Checkpoint> {
-        self.row(row)?.checkpoint(self.done, self.scheduler_row(row)?)
+        let kind = self.model.compute().kind();
+        self.row(row)?.checkpoint(kind, self.done, self.scheduler_row(row)?)
     }
 
     /// Decodes the images.
@@ -324,7 +327,7 @@ impl<'m> Run<'m> {
             let left = self.steps() - self.done;
             return Err(Error::Spec(format!("{left} steps are left")));
         }
-        let vae = self.model.vae();
+        let (vae, kind) = (self.model.vae(), self.model.compute().kind());
         // One image at a time: a decoded picture needs far more memory than its latents.
         self.rows
             .into_iter()
@@ -339,6 +342,7 @@ impl<'m> Run<'m> {
                     text_states: row.text_states,
                     final_latents: row.latents,
                     image,
+                    kind: kind.to_owned(),
                     spec: row.spec,
                     tries: Vec::new(),
                 })

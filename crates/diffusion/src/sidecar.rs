@@ -25,7 +25,7 @@ pub fn sidecar(
     Sidecar {
         v: VERSION,
         sha256,
-        kind: crate::kind().to_owned(),
+        kind: rendered.kind.clone(),
         seconds,
         custom_id,
         labels,

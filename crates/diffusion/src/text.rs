@@ -9,11 +9,12 @@ mod encoder;
 use candle_core::Tensor;
 use excite_prompt::{Encoding, Tokenizer};
 
+use crate::device::leave;
 use crate::error::{Error, Result};
 use crate::folder::Loader;
 use encoder::Encoder;
 
-/// What the UNet is told of a text.
+/// What the UNet is told of a text, f32 on the CPU.
 #[derive(Debug, Clone)]
 pub struct TextStates {
     /// `[1, 77, d]`
@@ -81,7 +82,7 @@ impl Text {
         let encoding = self.encode(model, text)?;
         let first = self.encoder.states(&encoding.ids)?;
         let Some(Second { tokenizer, encoder, .. }) = &self.second else {
-            return Ok(TextStates { states: first.last, pooled: None });
+            return Ok(TextStates { states: leave(&first.last)?, pooled: None });
         };
         let encoding = tokenize(tokenizer, model, text)?;
         let second = encoder.states(&encoding.ids)?;
@@ -89,8 +90,8 @@ impl Text {
         let end = encoding.ids[encoding.eot];
         let eot = encoding.ids.iter().position(|id| *id == end).unwrap_or(encoding.eot);
         Ok(TextStates {
-            states: Tensor::cat(&[&first.penultimate, &second.penultimate], 2)?,
-            pooled: Some(encoder.pooled(&second, eot)?),
+            states: leave(&Tensor::cat(&[&first.penultimate, &second.penultimate], 2)?)?,
+            pooled: Some(leave(&encoder.pooled(&second, eot)?)?),
         })
     }
 

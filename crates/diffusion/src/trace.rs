@@ -251,7 +251,7 @@ impl Trace {
             ("spec".to_owned(), spec),
             ("model".to_owned(), rendered.spec.model.clone()),
             ("engine".to_owned(), rendered.spec.engine.to_string()),
-            ("kind".to_owned(), crate::kind().to_owned()),
+            ("kind".to_owned(), rendered.kind.clone()),
         ]);
         tensors::to_bytes(&all, &texts)
     }

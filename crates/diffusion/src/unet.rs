@@ -2,8 +2,9 @@
 //!
 //! Differences from other ports: only the latent has a gradient (`layers`), maps are captured only
 //! when asked for, a pass that only wants maps stops behind the last attention it needs, and a
-//! prompt's text keys and values are computed once ([`UNet::condition`]). The topology follows
-//! `UNet2DConditionModel` of diffusers. Not here: losses (`guidance`), steps (`run`).
+//! prompt's text keys and values are computed once ([`UNet::condition`]). What goes in and comes out
+//! is f32 on the CPU, wherever it computes. The topology follows `UNet2DConditionModel` of
+//! diffusers. Not here: losses (`guidance`), steps (`run`).
 
 mod added;
 mod attention;
@@ -19,19 +20,26 @@ use blocks::{Builder, Pass, Stage};
 pub(crate) use blocks::{Norm, Resnet};
 use config::Config;
 
+use crate::device::{Compute, Precision, leave};
 use crate::error::Error;
 use crate::folder::Loader;
-use crate::layers::{Conv2d, GroupNorm, Linear, Shape as ConvShape};
+use crate::layers::{Conv2d, GroupNorm, Linear, Shape as ConvShape, gradient_times};
 use crate::text::TextStates;
 
 /// Stem of the weight files.
 pub(crate) const STEM: &str = "diffusion_pytorch_model";
+
+/// Gradients in f16 are multiplied by this on their way through the UNet, or the small ones would
+/// be 0: f16 ends at 6e-8 below and 65504 above, and the loss's are 4 at most where they enter.
+const F16_GRADIENT_SCALE: f64 = 1024.;
 
 /// What the configuration alone says.
 pub(crate) struct Shape {
     /// Side of the latents that the model was trained on.
     pub(crate) sample_size: usize,
     pub(crate) size_multiple: usize,
+    /// Channels of the first level.
+    pub(crate) channels: usize,
     /// Side of the maps for such latents.
     pub(crate) map_side: usize,
 }
@@ -42,6 +50,7 @@ impl Shape {
         Ok(Self {
             sample_size: config.sample_size,
             size_multiple: config.size_multiple(),
+            channels: config.levels[0].channels,
             map_side: config.sample_size >> config.map_level()?,
         })
     }
@@ -62,6 +71,7 @@ pub struct UNet {
     up: Vec<Stage>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    compute: Compute,
 }
 
 /// What a pass is told about `b` images besides latents and time.
@@ -175,6 +185,7 @@ impl UNet {
             up,
             norm_out: GroupNorm::load(&norm_out, first, config.groups, config.eps, true)?,
             conv_out: Conv2d::load(&root.at("conv_out"), (first, config.channels), shape)?,
+            compute: loader.compute().clone(),
             config,
         };
         weights.require_all_used()?;
@@ -227,13 +238,14 @@ impl UNet {
         size: (usize, usize),
     ) -> crate::Result<Conditioning> {
         let stages = self.down.iter().chain([&self.middle]).chain(&self.up);
+        let states = self.compute.enter(&text.states)?;
         let mut keys = Vec::new();
         for transformer in stages.flat_map(Stage::transformers) {
-            keys.extend(transformer.text_keys(&text.states)?);
+            keys.extend(transformer.text_keys(&states)?);
         }
         let added = match (&self.added, &text.pooled) {
             (None, _) => None,
-            (Some(added), Some(pooled)) => Some(added.forward(pooled, size)?),
+            (Some(added), Some(pooled)) => Some(added.forward(pooled, size, &self.compute)?),
             (Some(_), None) => {
                 return Err(Error::Spec("this UNet needs pooled text states".into()));
             }
@@ -267,7 +279,10 @@ impl UNet {
     ) -> crate::Result<(Tensor, Option<Tensor>)> {
         let mut capture = self.capture(map, false);
         match self.pass(latents, timestep, conditioning, &mut capture)? {
-            ControlFlow::Continue(noise) => Ok((noise, map.then(|| capture.mean()).transpose()?)),
+            ControlFlow::Continue(noise) => {
+                let map = map.then(|| leave(&capture.mean()?)).transpose()?;
+                Ok((leave(&noise)?, map))
+            }
             ControlFlow::Break(()) => Err(no_output()),
         }
     }
@@ -286,7 +301,7 @@ impl UNet {
     ) -> crate::Result<Tensor> {
         let mut capture = self.capture(true, true);
         let _ = self.pass(latents, timestep, conditioning, &mut capture)?;
-        Ok(capture.mean()?)
+        Ok(leave(&gradient_times(&capture.mean()?, self.gradient_scale())?)?)
     }
 
     fn capture(&self, map: bool, truncate: bool) -> Capture {
@@ -303,7 +318,8 @@ impl UNet {
     ) -> Result<ControlFlow<(), Tensor>> {
         let time = self.time_embedding(timestep, conditioning)?;
         let pass = Pass { time: &time, conditioning };
-        let mut x = self.conv_in.forward(latents)?;
+        let latents = gradient_times(latents, 1. / self.gradient_scale())?;
+        let mut x = self.conv_in.forward(&self.compute.enter(&latents)?)?;
         let mut skips = vec![x.clone()];
         for stage in &self.down {
             match stage.down(x, &pass, &mut skips, capture)? {
@@ -331,10 +347,18 @@ impl UNet {
         let Config { flip_sin_to_cos, freq_shift, .. } = self.config;
         let channels = self.config.levels[0].channels;
         let embedding = sinusoids(&[timestep], channels, flip_sin_to_cos, freq_shift)?;
+        let embedding = self.compute.enter(&embedding)?;
         let embedding = self.time2.forward(&self.time1.forward(&embedding)?.silu()?)?;
         match &conditioning.added {
             Some(added) => added.broadcast_add(&embedding)?.silu(),
             None => embedding.silu(),
+        }
+    }
+
+    fn gradient_scale(&self) -> f64 {
+        match self.compute.precision() {
+            Precision::F16 => F16_GRADIENT_SCALE,
+            Precision::F32 | Precision::Bf16 => 1.,
         }
     }
 }

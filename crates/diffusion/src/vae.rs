@@ -1,8 +1,11 @@
 //! The autoencoder: latents to pictures and back (`AutoencoderKL` of diffusers).
+//!
+//! What goes in and comes out is f32 on the CPU; it computes in f32 on every device.
 
 use candle_core::{Result, Tensor};
 use serde::Deserialize;
 
+use crate::device::{Compute, leave};
 use crate::error::Error;
 use crate::folder::Loader;
 use crate::layers::{Conv2d, GroupNorm, SelfAttention, Shape, upsample_nearest};
@@ -105,6 +108,7 @@ pub struct Vae {
     encoder: Encoder,
     scaling: f64,
     factor: usize,
+    compute: Compute,
 }
 
 struct Decoder {
@@ -154,6 +158,7 @@ impl Vae {
             encoder: Encoder::load(&root, &config)?,
             scaling: config.scaling_factor,
             factor: config.factor(),
+            compute: loader.compute().of("vae"),
         };
         weights.require_all_used()?;
         Ok(vae)
@@ -170,7 +175,8 @@ impl Vae {
     /// # Errors
     /// If the tensor library fails.
     pub fn decode(&self, latents: &Tensor) -> crate::Result<Tensor> {
-        Ok(self.decoder.forward(&(latents / self.scaling)?)?)
+        let latents = self.compute.enter(&(latents / self.scaling)?)?;
+        Ok(leave(&self.decoder.forward(&latents)?)?)
     }
 
     /// Pictures `[b, 3, H, W]` in -1..1 to the mean and the logarithm of the variance of their
@@ -180,7 +186,7 @@ impl Vae {
     /// # Errors
     /// If the tensor library fails.
     pub fn encode(&self, pictures: &Tensor) -> crate::Result<(Tensor, Tensor)> {
-        let moments = self.encoder.forward(pictures)?;
+        let moments = leave(&self.encoder.forward(&self.compute.enter(pictures)?)?)?;
         let parts = moments.chunk(2, 1)?;
         Ok((parts[0].contiguous()?, parts[1].clamp(-30f32, 20f32)?))
     }

@@ -1,7 +1,7 @@
 //! The tensors of one component, read one by one from one or several safetensors files.
 //!
-//! Every tensor is asked for with the shape that the configuration implies, converted to f32 and
-//! checked to be finite, so that a wrong or damaged file fails at load with file, key and shapes;
+//! Every tensor is asked for with the shape that the configuration implies, checked to be
+//! finite and put where the model computes, so that a wrong or damaged file fails at load with file, key and shapes;
 //! and every tensor has to be asked for, so that a configuration that knows too little of its
 //! weights fails too. Tensors are read one at a time: loading needs the memory of the model, not
 //! twice that.
@@ -14,11 +14,14 @@ use std::sync::Mutex;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
 
+use crate::device::{Compute, Precision};
 use crate::error::{Error, Result};
 pub(crate) use file::{Data, File};
 
 /// Tensors that some files carry and no network uses.
 const UNUSED: [&str; 2] = ["position_ids", "logit_scale"];
+/// The largest number of f16.
+const F16_MAX: f32 = 65504.;
 /// Keys named when a file has more than its configuration knows.
 const NAMED_MAX: usize = 3;
 
@@ -29,6 +32,8 @@ pub(crate) struct Weights {
     used: Mutex<BTreeSet<String>>,
     /// What to name where a tensor is in no file.
     name: String,
+    /// Where they go.
+    compute: Compute,
 }
 
 /// Where a tensor is.
@@ -95,7 +100,13 @@ impl Weights {
 
     /// Chosen tensors of some files under other keys.
     pub(crate) fn of(name: &str, files: Vec<File>, entries: BTreeMap<String, Entry>) -> Self {
-        Self { files, entries, used: Mutex::new(BTreeSet::new()), name: name.to_owned() }
+        let used = Mutex::new(BTreeSet::new());
+        Self { files, entries, used, name: name.to_owned(), compute: Compute::cpu() }
+    }
+
+    /// The same, to be put on another device or in another precision than f32 on the CPU.
+    pub(crate) fn on(self, compute: Compute) -> Self {
+        Self { compute, ..self }
     }
 
     /// The keys below the empty prefix.
@@ -173,16 +184,26 @@ impl Weights {
                 Tensor::from_raw_buffer(&bytes, dtype, &stored, &Device::Cpu)?.t()?.contiguous()?
             }
         };
-        let tensor = tensor.to_dtype(DType::F32)?;
+        let checked = tensor.to_dtype(DType::F32)?;
+        let magnitudes = checked.abs()?.flatten_all()?;
+        let place = || (file.name().to_owned(), entry.key.clone());
         // A sum is finite only if every term is (or two infinities cancel, which gives NaN).
-        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-        if !sum.is_finite()
-            && !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite())
-        {
-            let (file, key) = (file.name().to_owned(), entry.key.clone());
+        let sum = magnitudes.sum_all()?.to_scalar::<f32>()?;
+        if !sum.is_finite() && !magnitudes.to_vec1::<f32>()?.iter().all(|v| v.is_finite()) {
+            let (file, key) = place();
             return Err(Error::NonFiniteWeights { file, key });
         }
-        Ok(tensor)
+        if self.compute.precision() == Precision::F16 && checked.elem_count() > 0 {
+            let value = magnitudes.max(0)?.to_scalar::<f32>()?;
+            if value > F16_MAX {
+                let (file, key) = place();
+                return Err(Error::WeightOverflow { file, key, value });
+            }
+        }
+        // What is stored in the precision that is wanted is not converted to and fro.
+        let wanted = self.compute.dtype();
+        let tensor = if tensor.dtype() == wanted { tensor } else { checked.to_dtype(wanted)? };
+        Ok(tensor.to_device(self.compute.device())?)
     }
 }
 
@@ -215,7 +236,7 @@ impl Scope<'_> {
         self.at(found)
     }
 
-    /// The tensor `name` as f32.
+    /// The tensor `name`, where the model computes.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.get(&format!("{}{name}", self.prefix), shape)
     }

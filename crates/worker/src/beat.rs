@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_secs(5);
 /// What is told.
 pub(crate) struct Beat {
     pub(crate) config: Config,
+    /// Of the machine.
+    pub(crate) kind: String,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) watch: Arc<Watch>,
@@ -102,7 +104,7 @@ impl Beat {
             v: VERSION,
             worker: self.config.name.clone(),
             pool: self.config.pool.clone(),
-            kind: excite_diffusion::kind().into(),
+            kind: self.kind.clone(),
             class: self.config.class.clone(),
             state: *state,
             slots: u32::from(self.config.slots),

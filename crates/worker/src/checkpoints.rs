@@ -62,6 +62,8 @@ pub(crate) enum SaveError {
 pub(crate) struct Checkpoints {
     store: Arc<dyn Store>,
     metrics: Metrics,
+    /// Of the machine.
+    kind: String,
     /// How long a job runs between two saves; zero for never.
     every: Duration,
     jobs: Mutex<BTreeMap<JobId, Saved>>,
@@ -86,8 +88,13 @@ impl Default for Saved {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(store: Arc<dyn Store>, metrics: Metrics, every: Duration) -> Self {
-        Self { store, metrics, every, jobs: Mutex::default() }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+        kind: String,
+        every: Duration,
+    ) -> Self {
+        Self { store, metrics, kind, every, jobs: Mutex::default() }
     }
 
     /// A run of this job begins; `step` steps were made for it, in all its tries.
@@ -201,7 +208,7 @@ impl Checkpoints {
         let object = object.ok_or_else(|| (Resumed::Missing, "it is gone".to_owned()))?;
         let parsed = Checkpoint::from_bytes(&object.body);
         let checkpoint = parsed.map_err(|error| (Resumed::Damaged, error.to_string()))?;
-        let fits = checkpoint.fits(&wanted(job));
+        let fits = checkpoint.fits(&wanted(job), &self.kind);
         fits.map_err(|error| (Resumed::Mismatch, error.to_string()))?;
         Ok(checkpoint)
     }

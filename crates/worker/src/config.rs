@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use excite_diffusion::{Compute, DeviceChoice, Precision};
 use excite_jobs::ModelCard;
 use excite_service::ports::{Broker, Progress, Store};
 use excite_service::telemetry::Log;
@@ -41,11 +42,15 @@ pub struct Config {
     pub slots: u16,
     /// How long a job waits for others to share its run.
     pub micro_batch_wait_milliseconds: u64,
+    /// What models compute on: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+    pub device: DeviceChoice,
+    /// Number format of the weights: `f16`, `bf16` or `f32`; left out, f16 on a GPU.
+    pub precision: Option<Precision>,
     /// A directory of model folders, each with its model's name.
     pub models_dir: Option<PathBuf>,
     /// Where models from the store are kept.
     pub cache_dir: PathBuf,
-    /// Memory for models; 0 for 60 % of what is free at the start.
+    /// Memory for models, the GPU's where they are on one; 0 for 60 % of what is free at the start.
     pub model_cache_bytes: u64,
     /// Models (`name@digest`) that are never given up for others.
     pub pinned_models: Vec<String>,
@@ -77,6 +82,8 @@ impl Default for Config {
             // On two to eight cores more than this gains nothing, and each costs memory.
             slots: 4,
             micro_batch_wait_milliseconds: 5,
+            device: DeviceChoice::Auto,
+            precision: None,
             models_dir: None,
             cache_dir: std::env::temp_dir().join("excite-models"),
             model_cache_bytes: 0,
@@ -109,9 +116,6 @@ impl Config {
         if self.name.is_empty() {
             self.name = format!("{}-{}", host(), &Uuid::new_v4().simple().to_string()[..8]);
         }
-        if self.model_cache_bytes == 0 {
-            self.model_cache_bytes = free_bytes().map_or(MODEL_CACHE_BYTES, |free| free / 10 * 6);
-        }
         let mut faults = Vec::new();
         for (key, name) in [("name", &self.name), ("pool", &self.pool), ("class", &self.class)] {
             if !ModelCard::is_name(name) {
@@ -140,6 +144,15 @@ impl Config {
         }
         if faults.is_empty() { Ok(self) } else { Err(faults) }
     }
+
+    /// Memory for models on what they compute on.
+    pub fn model_bytes(&self, compute: &Compute) -> u64 {
+        if self.model_cache_bytes > 0 {
+            return self.model_cache_bytes;
+        }
+        let free = compute.free_bytes().ok().flatten().or_else(free_bytes);
+        free.map_or(MODEL_CACHE_BYTES, |free| free / 10 * 6)
+    }
 }
 
 fn host() -> String {
@@ -166,7 +179,9 @@ mod tests {
     fn what_is_left_open_is_filled_in() {
         let config = Config::default().settle().unwrap();
         assert!(ModelCard::is_name(&config.name), "{}", config.name);
-        assert!(config.model_cache_bytes > 1 << 20);
+        assert!(config.model_bytes(&Compute::cpu()) > 1 << 20);
+        let set = Config { model_cache_bytes: 7, ..config.clone() };
+        assert_eq!(set.model_bytes(&Compute::cpu()), 7);
         assert_ne!(config.name, Config::default().settle().unwrap().name, "two on one host");
     }
 

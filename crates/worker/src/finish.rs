@@ -35,7 +35,7 @@ pub(crate) struct Finisher {
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) metrics: Metrics,
     /// Of the machine, if results are to be found again.
-    pub(crate) kind: Option<&'static str>,
+    pub(crate) kind: Option<String>,
 }
 
 impl Finisher {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use excite_diffusion::{Compute, DeviceChoice, Precision};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
 use excite_service::{health, ports, process};
@@ -74,6 +75,14 @@ struct WorkerFlags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     slots: Option<u16>,
+    /// What models compute on: auto, cpu, cuda or cuda:N.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceChoice>,
+    /// Number format of the weights: f16, bf16 or f32.
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<Precision>,
     /// Directory of model folders.
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,13 +133,17 @@ fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
 
 async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("signals cannot be heard")?;
-    let metrics = Metrics::new(excite_diffusion::kind()).context("metrics")?;
+    let compute = match args.pipeline {
+        PipelineName::Guided => compute(&config)?,
+        PipelineName::Empty => Compute::cpu(),
+    };
+    let metrics = Metrics::new(compute.kind()).context("metrics")?;
     let ports = Ports {
         queue: Arc::new(ports::queue(&sections.broker, &config.name)?),
         store: Arc::new(ports::store(&sections.store).await?),
         progress: Arc::new(ports::progress(&sections.progress, &config.name)?),
     };
-    let (pipeline, models) = pipeline(args, &config, &ports, &metrics);
+    let (pipeline, models) = pipeline(args, &config, compute, &ports, &metrics);
     let listen = config.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; set worker.listen to a free address")
@@ -160,9 +173,20 @@ async fn run(args: &Args, sections: &Sections, config: Config) -> anyhow::Result
     ended
 }
 
+/// The device that is set, or why there is none.
+fn compute(config: &Config) -> anyhow::Result<Compute> {
+    let compute = Compute::choose(config.device, config.precision).map_err(|error| {
+        let (_, remedy) = error.advice();
+        anyhow::anyhow!("{error}. {remedy} (Settings: worker.device, worker.precision.)")
+    })?;
+    info!(device = compute.name(), kind = compute.kind(), "models compute on this");
+    Ok(compute)
+}
+
 fn pipeline(
     args: &Args,
     config: &Config,
+    compute: Compute,
     ports: &Ports,
     metrics: &Metrics,
 ) -> (Box<dyn Pipeline>, Option<Arc<Models>>) {
@@ -174,9 +198,10 @@ fn pipeline(
         };
     }
     let options = ModelsOptions {
+        bytes: config.model_bytes(&compute),
+        compute,
         models_dir: config.models_dir.clone(),
         cache_dir: config.cache_dir.clone(),
-        bytes: config.model_cache_bytes,
         pinned: config.pinned_models.clone(),
     };
     let (store, runtime) = (Arc::clone(&ports.store), tokio::runtime::Handle::current());

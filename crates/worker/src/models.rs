@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use excite_diffusion::{BUNDLED, Folder, Model, bundled};
+use excite_diffusion::{BUNDLED, Compute, Folder, Model, bundled};
 use excite_jobs::store::{Store, StoreError};
 use excite_jobs::{Class, Failure, ModelCard};
 use tokio::runtime::Handle;
@@ -18,9 +18,6 @@ use crate::cache::Cache;
 use crate::fetch::{FetchError, Fetcher};
 use crate::metrics::{Metrics, Stage};
 use crate::pipeline::{chain, is_out_of_memory};
-
-/// Bytes of memory a parameter takes.
-const PARAMETER_BYTES: u64 = 4;
 
 /// Why there is no such model.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +70,13 @@ impl ModelError {
         use excite_diffusion::Error as E;
         let (class, code) = match self {
             Self::Unknown { .. } => (Class::Invalid, "unknown_model"),
+            // Another machine may have the memory, or another precision.
+            Self::Load { source, .. } if is_out_of_memory(source) => {
+                (Class::Capacity, source.advice().0)
+            }
+            Self::Load { source, .. } if matches!(**source, E::WeightOverflow { .. }) => {
+                (Class::Transient, source.advice().0)
+            }
             // A disk that fails is this machine's; a model that is not one is so everywhere.
             Self::Load { source, .. } if matches!(**source, E::Read { .. } | E::Candle(_)) => {
                 (Class::Transient, "model_unreadable")
@@ -93,6 +97,7 @@ impl ModelError {
 pub struct Models {
     cache: Cache<Model>,
     models_dir: Option<PathBuf>,
+    compute: Compute,
     fetcher: Fetcher,
     metrics: Metrics,
     /// `name@digest` of the bundled model, once it was loaded.
@@ -105,6 +110,8 @@ pub struct Models {
 /// How models are found and kept.
 #[derive(Debug, Clone)]
 pub struct ModelsOptions {
+    /// What they compute on.
+    pub compute: Compute,
     /// A directory of model folders.
     pub models_dir: Option<PathBuf>,
     /// Where models from the store are kept.
@@ -126,11 +133,17 @@ impl Models {
         Self {
             cache: Cache::new(options.bytes, options.pinned, metrics.clone()),
             models_dir: options.models_dir,
+            compute: options.compute,
             fetcher: Fetcher::new(options.cache_dir, store, runtime),
             metrics,
             bundled: OnceLock::new(),
             others: Mutex::default(),
         }
+    }
+
+    /// What they compute on.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// The model that a job names.
@@ -152,7 +165,7 @@ impl Models {
         // Its digest is known only once it is loaded.
         let model = self.load(BUNDLED, &bundled())?;
         let name = self.bundled.get_or_init(|| model.name().to_owned()).clone();
-        let bytes = bytes_of(&model);
+        let bytes = model.bytes();
         self.cache.get(&name, || Ok((model, bytes)))
     }
 
@@ -181,7 +194,7 @@ impl Models {
         for folder in self.folders(name) {
             match self.try_folder(full, &folder) {
                 Ok(Ok(model)) => {
-                    let bytes = bytes_of(&model);
+                    let bytes = model.bytes();
                     return Ok((model, bytes));
                 }
                 Ok(Err(found)) => hint = format!("; here is `{found}`"),
@@ -197,7 +210,7 @@ impl Models {
             Some(model) => model,
             None => return Err(broken.unwrap_or_else(|| unknown(hint))),
         };
-        let bytes = bytes_of(&model);
+        let bytes = model.bytes();
         Ok((model, bytes))
     }
 
@@ -266,11 +279,11 @@ impl Models {
             self.cache.make_room(bytes_at(path));
         }
         let failed = |source| ModelError::Load { name: full.to_owned(), source: Box::new(source) };
-        let model = Model::load(folder).map_err(failed)?;
+        let model = Model::load_on(folder, &self.compute).map_err(failed)?;
         let seconds = began.elapsed().as_secs_f64();
         self.metrics.model_load.observe(seconds);
         self.metrics.stage(Stage::Load, seconds);
-        info!(model = model.name(), seconds, bytes = bytes_of(&model), "a model was loaded");
+        info!(model = model.name(), seconds, bytes = model.bytes(), "a model was loaded");
         Ok(model)
     }
 }
@@ -278,10 +291,6 @@ impl Models {
 /// The name without the digest.
 pub(crate) fn label(name: &str) -> &str {
     name.split_once('@').map_or(name, |(name, _)| name)
-}
-
-fn bytes_of(model: &Model) -> u64 {
-    model.components().iter().map(|(_, stored)| stored.parameters).sum::<u64>() * PARAMETER_BYTES
 }
 
 /// Bytes of the files below, about what a model takes in memory.

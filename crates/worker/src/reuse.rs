@@ -51,7 +51,7 @@ enum NoResult {
 impl Finisher {
     /// Stores what was made for an equal job under this job's own keys; `None` if it is to be made.
     pub(crate) async fn reuse(&self, job: &Job) -> Option<OutcomeKind> {
-        let kind = self.kind?;
+        let kind = self.kind.as_deref()?;
         let key = keys::reuse(&job.fingerprint(kind).ok()?);
         let found = match self.result(job, kind, &key).await {
             Ok(found) => found,
@@ -88,7 +88,7 @@ impl Finisher {
 
     /// Leaves a pointer to a result that was made here. If that fails, its like are made again.
     pub(crate) async fn remember(&self, job: &Job, sha256: String) {
-        let Some(kind) = self.kind else { return };
+        let Some(kind) = self.kind.as_deref() else { return };
         let Ok(fingerprint) = job.fingerprint(kind) else { return };
         let reuse = Reuse { v: VERSION, job: job.id, sha256 };
         let Ok(body) = serde_json::to_vec(&reuse) else { return };

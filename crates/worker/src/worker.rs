@@ -80,6 +80,8 @@ pub struct EndedError(#[from] Ended);
 /// A worker.
 pub struct Worker {
     config: Config,
+    /// Of the machine.
+    kind: String,
     ports: Ports,
     models: Option<Arc<Models>>,
     executor: Executor,
@@ -143,13 +145,15 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let stuck = Duration::from_secs(config.stuck_seconds);
         let watch = Arc::new(Watch::new(config.deadline_factor, stuck));
+        let machine = pipeline.kind().unwrap_or_else(|| excite_diffusion::kind().to_owned());
         let kind = pipeline.kind().filter(|_| config.reuse);
         let executor = Executor::start(pipeline, Arc::clone(&watch), metrics.clone())?;
         let held = Arc::new(Held::default());
         let patience = Duration::from_secs(config.store_patience_seconds);
         let store = PatientStore::new(Arc::clone(&ports.store), patience, metrics.clone());
         let every = Duration::from_secs(config.checkpoint_seconds);
-        let checkpoints = Checkpoints::new(Arc::clone(&ports.store), metrics.clone(), every);
+        let checkpoints = 
+            Checkpoints::new(Arc::clone(&ports.store), metrics.clone(), machine.clone(), every);
         let finisher = Finisher {
             worker: config.name.clone(),
             queue: Arc::clone(&ports.queue),
@@ -172,6 +176,7 @@ impl Worker {
             compute: JoinSet::new(),
             tasks: JoinSet::new(),
             config,
+            kind: machine,
             ports,
             models,
             executor,
@@ -199,6 +204,7 @@ impl Worker {
         let drain = CancellationToken::new();
         let beat = Beat {
             config: self.config.clone(),
+            kind: self.kind.clone(),
             progress: Arc::clone(&self.ports.progress),
             queue: Arc::clone(&self.ports.queue),
             watch: Arc::clone(&self.watch),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use excite_diffusion::{Model, Outputs, Run, bundled};
+use excite_diffusion::{Compute, Model, Outputs, Run, bundled};
 use excite_jobs::progress::memory::MemoryMirror;
 use excite_jobs::queue::memory::MemoryQueue;
 use excite_jobs::queue::{Consumer, Message, Queue, QueueName};
@@ -106,6 +106,7 @@ async fn a_stop_in_any_pass_costs_that_step_and_nothing_else() {
     let mut job = Job::parse(job.to_string().as_bytes()).unwrap();
     let metrics = Metrics::new("test").unwrap();
     let options = ModelsOptions {
+        compute: Compute::cpu(),
         models_dir: None,
         cache_dir: folder.path().join("cache"),
         bytes: 1 << 30,

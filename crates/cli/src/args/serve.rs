@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ComputeArgs;
 use crate::models::BUNDLED;
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
   excite serve
   excite serve --model stable-diffusion-v1-4 --slots 1
+  excite serve --device cuda --slots 8
   excite serve --listen 0.0.0.0:8080 --tokens tokens.txt
 
 Then open the address in a browser, or use `excite submit`, `excite batch` and `excite dead` as with
@@ -39,6 +41,9 @@ pub(crate) struct ServeArgs {
     /// Images that are made together
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) slots: u16,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 
     /// A file of tokens, as `excite-dispatcher token new` writes it; without one everybody who
     /// reaches the address may do everything

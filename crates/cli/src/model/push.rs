@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use excite_diffusion::{Folder, Model};
+use excite_diffusion::{Compute, Folder, Model};
 use excite_jobs::api::ModelList;
 use excite_jobs::{ModelCard, ModelFacts, VERSION, limits};
 use indicatif::ProgressBar;
@@ -31,7 +31,7 @@ pub(super) fn run(
 ) -> Result<Status, Fault> {
     let client = Client::new(&args.server, printer, interrupted)?;
     let folder = models::find(&args.model)?;
-    let model = models::load(&args.model, printer)?;
+    let model = models::load(&args.model, &Compute::cpu(), printer)?;
     let card = card(args.name.as_deref(), &args.class, &model)?;
     let known: ModelList = client.get("/v1/models")?;
     let (mut sent, mut there) = (0, 0);

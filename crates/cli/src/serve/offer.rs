@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use excite_diffusion::Folder;
+use excite_diffusion::{Compute, Folder};
 use excite_dispatcher::models::Models;
 use excite_jobs::ModelCard;
 
@@ -18,7 +18,7 @@ const CLASS: &str = "default";
 /// Offers a model; what of it is in the store already is left as it is.
 pub(super) async fn offer(store: &Models, model: &str, printer: &Printer) -> Result<(), Fault> {
     let folder = models::find(model)?;
-    let card = push::card(None, CLASS, &models::load(model, printer)?)?;
+    let card = push::card(None, CLASS, &models::load(model, &Compute::cpu(), printer)?)?;
     let known = store.card(&card.name).await.map_err(|e| failed(&e))?;
     if known.is_some_and(|known| (&known.digest, &known.class) == (&card.digest, &card.class)) {
         return Ok(());

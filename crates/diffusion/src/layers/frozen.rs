@@ -54,6 +54,14 @@ where
     x.apply_op2(plus, Frozen { y: Mutex::new(Some(y)), vjp })
 }
 
+/// `x` itself, whose gradient is multiplied by `factor` on its way back.
+pub(crate) fn gradient_times(x: &Tensor, factor: f64) -> Result<Tensor> {
+    if factor == 1. {
+        return Ok(x.clone());
+    }
+    frozen(x, Computed::Tensor(x.detach()), move |_, gradient| gradient * factor)
+}
+
 /// `f(x)`, of which nothing but `x` is kept: the backward computes it again.
 ///
 /// # Errors

@@ -168,12 +168,14 @@ impl Row {
 
     pub(super) fn checkpoint(
         &self,
+        kind: &str,
         next_step: usize,
         scheduler: Vec<(String, Tensor)>,
     ) -> Result<Checkpoint> {
         let pieces = self.subjects.as_ref().map(Subjects::pieces).unwrap_or_default();
         Checkpoint::new(
             &self.spec,
+            kind,
             next_step,
             self.latents.clone(),
             scheduler,
@@ -186,10 +188,11 @@ impl Row {
     pub(super) fn restore(
         &mut self,
         checkpoint: &Checkpoint,
+        kind: &str,
         draws: bool,
         outputs: Outputs,
     ) -> Result<()> {
-        checkpoint.require(&self.spec, self.latents.dims())?;
+        checkpoint.require(&self.spec, kind, self.latents.dims())?;
         if draws {
             // The stream of noise follows from the seed: what was drawn is drawn again.
             for _ in 0..checkpoint.next_step() {

@@ -3,7 +3,7 @@
 //! There is no padding mask: pads go through the encoder (causal mask only) and are attended to
 //! later. Which of its states a model uses is not decided here (`text`).
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use excite_prompt::CONTEXT;
 use serde::Deserialize;
 
@@ -102,6 +102,7 @@ impl Encoder {
             return Err(wrong("`num_hidden_layers` is 0".into()));
         }
         let weights = loader.weights(folder, "model")?;
+        let compute = loader.compute();
         let projection = weights.root().has("text_projection").then(|| {
             let pooled = config.projection_dim.unwrap_or(d);
             Linear::load(&weights.root().at("text_projection"), (d, pooled))
@@ -118,7 +119,7 @@ impl Encoder {
             layers: (0..config.num_hidden_layers).map(layer).collect::<crate::Result<_>>()?,
             final_norm: LayerNorm::load(&root.at("final_layer_norm"), d, config.layer_norm_eps)?,
             projection: projection.transpose()?,
-            causal: Tensor::from_vec(mask, (CONTEXT, CONTEXT), &Device::Cpu)?,
+            causal: compute.enter(&Tensor::from_vec(mask, (CONTEXT, CONTEXT), &Device::Cpu)?)?,
         };
         weights.require_all_used()?;
         Ok(encoder)
@@ -141,7 +142,7 @@ impl Encoder {
     pub(super) fn states(&self, ids: &[u32; CONTEXT]) -> crate::Result<States> {
         let ids = Tensor::from_slice(ids, CONTEXT, self.tokens.device())?;
         let embedded = (self.tokens.index_select(&ids, 0)? + &self.positions)?;
-        let mut last = embedded.unsqueeze(0)?.to_dtype(DType::F32)?;
+        let mut last = embedded.unsqueeze(0)?;
         let mut penultimate = last.clone();
         for layer in &self.layers {
             penultimate = last;
@@ -198,6 +199,7 @@ impl Layer {
         let query = (heads(self.query.forward(x)?)? / ((d / self.heads) as f64).sqrt())?;
         let (key, value) = (heads(self.key.forward(x)?)?, heads(self.value.forward(x)?)?);
         let probabilities = softmax(&query.matmul(&key.t()?)?.broadcast_add(mask)?)?;
+        let probabilities = probabilities.to_dtype(value.dtype())?;
         let out = probabilities.matmul(&value)?.transpose(1, 2)?.reshape((b, n, d))?;
         self.out.forward(&out)
     }

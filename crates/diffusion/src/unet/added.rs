@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::Added;
 use super::sinusoids;
+use crate::device::Compute;
 use crate::layers::Linear;
 use crate::weights::Scope;
 
@@ -25,18 +26,19 @@ impl AddedEmbedding {
         })
     }
 
-    /// Pooled text `[1, p]` and `(height, width)` in pixels to `[1, 1, t]`. The image counts as
+    /// Pooled text `[1, p]`, f32 on the CPU, and `(height, width)` in pixels to `[1, 1, t]`. The image counts as
     /// one that had this size from the start and was not cropped (Podell et al. 2023, 2.2).
     pub(super) fn forward(
         &self,
         pooled: &Tensor,
         (height, width): (usize, usize),
+        compute: &Compute,
     ) -> Result<Tensor> {
         let (height, width) = (height as f32, width as f32);
         let sizes: [f32; SIZES] = [height, width, 0., 0., height, width];
         let Added { channels, cosines_first, shift, .. } = self.added;
         let sizes = sinusoids(&sizes, channels, cosines_first, shift)?;
-        let joined = Tensor::cat(&[&pooled.unsqueeze(0)?, &sizes], 2)?;
+        let joined = compute.enter(&Tensor::cat(&[&pooled.unsqueeze(0)?, &sizes], 2)?)?;
         self.linear2.forward(&self.linear1.forward(&joined)?.silu()?)
     }
 }

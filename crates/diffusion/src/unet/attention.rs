@@ -154,13 +154,15 @@ impl Block {
         let (block, keys) = (self.clone(), (key.clone(), value.clone()));
         let only = capture.only_next(self.attn2.level);
         let wanted = only.level.is_some();
-        // Output and map one behind the other, since a node of the graph has one result.
+        // Output and map one behind the other, since a node of the graph has one result; maps are
+        // f32 in every precision.
         let both = recomputed(x, move |x| {
             let mut capture = only.clone();
             let flow = block.forward(x, (&keys.0, &keys.1), &mut capture)?;
             match (flow, capture.maps.pop()) {
                 (ControlFlow::Continue(y), Some(map)) => {
-                    Tensor::cat(&[y.flatten_from(1)?, map.flatten_from(1)?], 1)
+                    let y = y.flatten_from(1)?.to_dtype(map.dtype())?;
+                    Tensor::cat(&[y, map.flatten_from(1)?], 1)
                 }
                 (ControlFlow::Continue(y), None) => Ok(y),
                 (ControlFlow::Break(()), Some(map)) => map.flatten_from(1),
@@ -178,7 +180,7 @@ impl Block {
         }
         let _ = capture.keep(map(both.narrow(1, values, tokens * h * w)?)?)?;
         let y = both.narrow(1, 0, values)?.contiguous()?.reshape((b, c, h, w))?;
-        Ok(ControlFlow::Continue(y))
+        Ok(ControlFlow::Continue(y.to_dtype(x.dtype())?))
     }
 }
 

@@ -11,7 +11,7 @@ fn a_state_that_version_1_saved_is_read_and_gone_on_with() {
     let spec: Spec = serde_json::from_str(include_str!("../v1/spec.json")).unwrap();
     // Machines of another kind begin with the noise, and say so.
     let wanted = |spec: &Spec| Wanted { spec: spec.clone(), accept: None };
-    assert_eq!(checkpoint.fits(&wanted(&spec)).is_ok(), kind() == checkpoint.kind());
+    assert_eq!(checkpoint.fits(&wanted(&spec), kind()).is_ok(), kind() == checkpoint.kind());
     let other = Spec { seed: spec.seed + 1, ..spec };
-    assert!(checkpoint.fits(&wanted(&other)).is_err());
+    assert!(checkpoint.fits(&wanted(&other), kind()).is_err());
 }

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use excite_diffusion::{Checkpoint, Error, Outputs, Rendered, Run, Search, Trace, Wanted};
+use excite_diffusion::{Checkpoint, Error, Outputs, Rendered, Run, Search, Trace, Wanted, kind};
 use excite_jobs::{Accept, Spec, Tries, Try};
 
 use crate::{emoji, never, specs};
@@ -132,7 +132,7 @@ fn an_interruption_at_any_step_changes_nothing() {
         // The last two are those of an image that is decided.
         for (at, saved) in saved.iter().enumerate().take(3 * MEASURED + 1) {
             let read = Checkpoint::from_bytes(saved).unwrap();
-            read.fits(&one[0]).unwrap();
+            read.fits(&one[0], kind()).unwrap();
             let mut search = Search::resume(emoji(), &one, ALL, &[read]).unwrap();
             again += search.judge().unwrap();
             while search.next_round().unwrap() {
@@ -161,7 +161,7 @@ fn states_of_another_search_are_refused() {
     assert!(search.next_round().unwrap());
     search.step(&never).unwrap();
     let checkpoint = search.checkpoint(0).unwrap();
-    let fits = |wanted: &Wanted| checkpoint.fits(wanted);
+    let fits = |wanted: &Wanted| checkpoint.fits(wanted, kind());
     fits(&wanted(case.seed, accept(1.))).unwrap();
     for other in [
         wanted(case.seed, None),

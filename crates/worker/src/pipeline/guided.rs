@@ -211,8 +211,8 @@ impl Pipeline for Guided {
         tasks.first().is_some_and(|task| self.models.evict_all_but(&task.job.spec.model))
     }
 
-    fn kind(&self) -> Option<&'static str> {
-        Some(excite_diffusion::kind())
+    fn kind(&self) -> Option<String> {
+        Some(self.models.compute().kind().to_owned())
     }
 
     fn self_test(&mut self) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use excite_diffusion::{EmbeddedFiles, Folder, Model, Outputs, Run, bundled};
+use excite_diffusion::{Compute, EmbeddedFiles, Folder, Model, Outputs, Run, bundled};
 use excite_jobs::progress::Progress;
 use excite_jobs::store::Store;
 use excite_jobs::{
@@ -43,6 +43,7 @@ pub(crate) fn work_as(
 ) -> (Running, Metrics) {
     let metrics = Metrics::new("test").unwrap();
     let options = ModelsOptions {
+        compute: Compute::cpu(),
         models_dir,
         cache_dir: setting.folder.path().join("cache"),
         bytes: 1 << 30,
