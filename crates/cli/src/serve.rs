@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use excite_diffusion::Compute;
 use excite_dispatcher::Ports;
 use excite_dispatcher::accept::sweeper;
 use excite_dispatcher::config::Dispatcher;
@@ -22,7 +23,6 @@ use excite_jobs::queue::memory::MemoryQueue;
 use excite_jobs::store::directory::DirectoryStore;
 use excite_service::signals::Signals;
 use excite_service::telemetry::{self, Log, LogFormat};
-use excite_diffusion::Compute;
 use excite_worker::pipeline::Guided;
 use excite_worker::{Config as WorkerConfig, Metrics, Models, ModelsOptions, Worker, WorkerError};
 use prometheus::Registry;

@@ -152,7 +152,7 @@ impl Worker {
         let patience = Duration::from_secs(config.store_patience_seconds);
         let store = PatientStore::new(Arc::clone(&ports.store), patience, metrics.clone());
         let every = Duration::from_secs(config.checkpoint_seconds);
-        let checkpoints = 
+        let checkpoints =
             Checkpoints::new(Arc::clone(&ports.store), metrics.clone(), machine.clone(), every);
         let finisher = Finisher {
             worker: config.name.clone(),

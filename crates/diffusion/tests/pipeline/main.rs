@@ -10,6 +10,8 @@ mod contract;
 mod forms;
 mod formula;
 mod golden;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod gradient;
 mod same_bytes;
 mod schedulers;
