@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use excite_diffusion::{Model, Outputs, Rendered, Run};
+use excite_diffusion::{Model, Outputs, Precision, Rendered, Run};
 use excite_jobs::Line;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -48,6 +48,11 @@ pub(crate) const NAMES: [&str; CASES.len()] = {
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/README.md"));
 /// Largest difference of latents and pixels on another machine, where a case is not sensitive.
 const TOLERANCE: f32 = 1e-2;
+/// Mean differences of latents and of pixels (0 to 1) after a whole run in 16 bits. Fifty steps add up
+/// what each rounds, and a loss that is near a threshold may take another number of refinements, so
+/// neither those nor the largest difference are compared.
+const MEANS_F16: [f32; 2] = [0.1, 0.02];
+const MEANS_BF16: [f32; 2] = [0.4, 0.08];
 
 #[derive(Debug, Deserialize)]
 struct Case {
@@ -71,6 +76,8 @@ struct Golden {
 /// Differences of one case, each with what is allowed.
 struct Compared {
     refinements_agree: bool,
+    /// Whether they have to.
+    exact: bool,
     latents: (f32, f32),
     image: (f32, f32),
 }
@@ -78,7 +85,7 @@ struct Compared {
 impl Compared {
     fn agrees(&self) -> bool {
         let within = |(difference, allowed): (f32, f32)| difference <= allowed;
-        self.refinements_agree && within(self.latents) && within(self.image)
+        (self.refinements_agree || !self.exact) && within(self.latents) && within(self.image)
     }
 }
 
@@ -91,6 +98,10 @@ pub(super) fn replay(
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     let cases: Vec<_> = CASES.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     let bar = printer.bar(cases.len() as u64);
+    let precision = model.compute().precision();
+    if precision != Precision::F32 {
+        printer.result(&format!("in {precision}, means of the differences:"));
+    }
     printer.result("case                 refinements  latents (allowed)   image (allowed)");
     let mut wrong = Vec::new();
     for (name, bytes) in &cases {
@@ -98,7 +109,7 @@ pub(super) fn replay(
         let golden =
             Golden::read(bytes).map_err(|message| Fault::bug(&format!("{name}: {message}")))?;
         let rendered = golden.case.render(model, &|| interrupted.load(Ordering::Relaxed))?;
-        let compared = golden.compare(name, &rendered).map_err(|e| Fault::bug(&e))?;
+        let compared = golden.compare(name, &rendered, precision).map_err(|e| Fault::bug(&e))?;
         if !compared.agrees() {
             wrong.push(*name);
         }
@@ -147,24 +158,32 @@ impl Golden {
         })
     }
 
-    fn compare(&self, name: &str, rendered: &Rendered) -> Result<Compared, String> {
+    fn compare(
+        &self,
+        name: &str,
+        rendered: &Rendered,
+        precision: Precision,
+    ) -> Result<Compared, String> {
         let steps = rendered.record.steps().iter().enumerate();
         let refinements: BTreeMap<usize, u32> = steps
             .filter(|(_, step)| step.refinements > 0)
             .map(|(i, step)| (i, step.refinements))
             .collect();
-        let [latents, image] = sensitivity(name).ok_or("golden/README.md has no such case")?;
-        let allowed = |sensitivity: f32| (10. * sensitivity).max(TOLERANCE);
+        let sensitivity = sensitivity(name).ok_or("golden/README.md has no such case")?;
+        type Measure = fn(&[f32], &[f32]) -> f32;
+        let (measure, [latents, image]): (Measure, [f32; 2]) = match precision {
+            Precision::F32 => (largest, sensitivity.map(|moves| (10. * moves).max(TOLERANCE))),
+            Precision::F16 => (mean, MEANS_F16),
+            Precision::Bf16 => (mean, MEANS_BF16),
+        };
         let values = |tensor: &excite_diffusion::Tensor| {
             tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| e.to_string())
         };
         Ok(Compared {
             refinements_agree: refinements == self.refinements,
-            latents: (
-                largest(&values(&rendered.final_latents)?, &self.final_latents),
-                allowed(latents),
-            ),
-            image: (largest(&values(&rendered.image)?, &self.image), allowed(image)),
+            exact: precision == Precision::F32,
+            latents: (measure(&values(&rendered.final_latents)?, &self.final_latents), latents),
+            image: (measure(&values(&rendered.image)?, &self.image), image),
         })
     }
 }
@@ -206,6 +225,15 @@ fn largest(got: &[f32], want: &[f32]) -> f32 {
     differences.fold(0., |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) })
 }
 
+/// The mean difference; infinite as [`largest`] is.
+fn mean(got: &[f32], want: &[f32]) -> f32 {
+    if largest(got, want).is_infinite() {
+        return f32::INFINITY;
+    }
+    let sum: f32 = got.iter().zip(want).map(|(got, want)| (got - want).abs()).sum();
+    sum / want.len().max(1) as f32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,8 +250,10 @@ mod tests {
     #[test]
     fn what_is_no_number_is_a_difference() {
         assert_eq!(largest(&[1., 2.], &[1., 2.5]), 0.5);
+        assert_eq!(mean(&[1., 2.], &[1., 2.5]), 0.25);
         for (got, want) in [(&[f32::NAN][..], &[0.][..]), (&[0.], &[0., 0.])] {
             assert_eq!(largest(got, want), f32::INFINITY);
+            assert_eq!(mean(got, want), f32::INFINITY);
         }
     }
 }
