@@ -109,9 +109,9 @@ fn configs() -> [(&'static str, Value); 6] {
             "vae/config.json",
             json!({
                 "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": VAE_LEVELS,
-                "down_block_types": ["DownEncoderBlock2D"; 4], "in_channels": 3,
+                "down_block_types": vec!["DownEncoderBlock2D"; 4], "in_channels": 3,
                 "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32,
-                "out_channels": 3, "sample_size": 512, "up_block_types": ["UpDecoderBlock2D"; 4],
+                "out_channels": 3, "sample_size": 512, "up_block_types": vec!["UpDecoderBlock2D"; 4],
             }),
         ),
         (

@@ -128,8 +128,13 @@ struct Crates {
 }
 
 fn crates(project: &Project) -> Result<Crates> {
-    let metadata =
-        project::output(&mut project.cargo(&["metadata", "--format-version", "1", "--locked"]))?;
+    let metadata = project::output(&mut project.cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+        "--all-features",
+    ]))?;
     let metadata: Value = serde_json::from_str(&metadata).context("what cargo metadata printed")?;
     let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
     let source = |name: &str| {
