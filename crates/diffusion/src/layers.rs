@@ -5,14 +5,17 @@
 //! detached tensors and enters the graph as one node ([`frozen`]) whose backward gives the input's
 //! gradient and nothing else. Without a gradient on the way in, a layer costs just its forward.
 //!
-//! On the CPU the work is that of `excite_kernels`; on other devices it is composed of candle's
-//! operations ([`composed`]), which is also what the kernels are tested against. Activations are
+//! In f32 on the CPU the work is that of `excite_kernels`; on other devices and in 16 bits it is
+//! composed of candle's operations ([`composed`]), which is also what the kernels are tested against.
+//! In 16 bits softmax, maps and the statistics of norms are f32. Activations are
 //! channels first, `[b, c, h, w]`, in the UNet and the autoencoder, and tokens first, `[b, n, c]`, in
 //! the text encoder ([`tokens`]).
 //!
 //! Determinism: nothing that an image is computed with depends on its batch (one product per image
 //! where the tensor library chooses how sums are split); the same image has the same bits in any
 //! batch.
+
+use candle_core::{DType, Tensor};
 
 mod attention;
 mod composed;
@@ -30,6 +33,11 @@ pub(crate) use frozen::{gradient_times, recomputed};
 pub(crate) use gate::geglu;
 pub(crate) use norm::{ChannelNorm, GroupNorm};
 pub(crate) use tokens::{LayerNorm, Linear, softmax};
+
+/// Whether what is computed with this tensor is the work of kernels.
+fn has_kernels(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
 
 /// What the tests of the layers share.
 #[cfg(test)]

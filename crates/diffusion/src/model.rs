@@ -260,9 +260,12 @@ fn require_folder(path: &Path, model: &str) -> Result<()> {
 mod tests {
     use std::path::PathBuf;
 
+    use candle_core::Var;
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::device::Precision;
+    use crate::unet::Conditioning;
 
     fn emoji() -> PathBuf {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji"))
@@ -294,6 +297,55 @@ mod tests {
         }
         assert!(model.files().contains_key("unet/config.json"));
         assert!(!model.files().contains_key("README.md"), "what is not loaded is no part of it");
+    }
+
+    /// Text, noise, map, the gradient of a loss on the map, and picture, for latents of some size.
+    fn numbers(model: &Model) -> Vec<(&'static str, Tensor)> {
+        let text = model.text_states("a lion and a elephant").unwrap();
+        let conditioning = model.unet.condition(&text, (64, 64)).unwrap();
+        let values: Vec<f32> =
+            (0..2 * 4 * 64).map(|i| ((i * 37 % 101) as f32 - 50.) / 30.).collect();
+        let latents = Tensor::from_vec(values, (2, 4, 8, 8), &Device::Cpu).unwrap();
+        let both = Conditioning::batch(&[&conditioning, &conditioning]).unwrap();
+        let noise = model.unet.noise(&latents, 981., &both).unwrap();
+        let leaf = Var::from_tensor(&latents).unwrap();
+        let map = model.unet.map(leaf.as_tensor(), 981., &both).unwrap();
+        let loss = map.narrow(2, 2, 4).unwrap().sqr().unwrap().sum_all().unwrap();
+        let gradient = loss.backward().unwrap().remove(leaf.as_tensor()).unwrap();
+        let picture = model.vae.decode(&latents).unwrap();
+        let states = text.states;
+        let map = map.detach();
+        vec![
+            ("text", states),
+            ("noise", noise),
+            ("map", map),
+            ("gradient", gradient),
+            ("picture", picture),
+        ]
+    }
+
+    /// The way that a GPU takes, on the CPU: composed layers, 16 bits between them, and f32 at the
+    /// ends. What differs is what the precision cannot hold (11 and 8 bits).
+    #[test]
+    fn in_16_bits_the_numbers_are_those_of_f32_as_far_as_the_bits_go() {
+        let wanted = numbers(&Model::load(&Folder::Directory(emoji())).unwrap());
+        for (precision, tolerance) in [(Precision::F16, 1e-2), (Precision::Bf16, 8e-2)] {
+            let compute = Compute::composed(precision);
+            let model = Model::load_on(&Folder::Directory(emoji()), &compute).unwrap();
+            assert!(model.bytes() < 4 * 2_000_000_000 && model.compute().kind() == "test");
+            for ((name, want), (_, got)) in wanted.iter().zip(numbers(&model)) {
+                assert_eq!(got.dtype(), DType::F32, "{name}");
+                let largest = |t: &Tensor| {
+                    let flat = t.abs().unwrap().flatten_all().unwrap();
+                    flat.max(0).unwrap().to_scalar::<f32>().unwrap()
+                };
+                let off = largest(&(want - &got).unwrap()) / largest(want);
+                eprintln!("{precision} {name:<10} {off:.2e}");
+                // The autoencoder computes in f32 whatever the others do.
+                let tolerance = if *name == "picture" { 1e-6 } else { tolerance };
+                assert!(off <= tolerance, "{precision}: {name} is off by {off}");
+            }
+        }
     }
 
     /// A UNet whose predictions are far below its input predicts velocity, one whose predictions

@@ -183,6 +183,18 @@ mod tests {
         assert_eq!(features(&PACKAGES), FEATURES);
     }
 
+    /// A machine without a driver has no `nvidia-smi` on its path.
+    #[test]
+    fn without_a_gpu_the_script_for_gpus_says_so_at_once() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/gpu/run");
+        let mut bash = Command::new("/bin/bash");
+        let said = bash.arg(script).env("PATH", "/no/such/folder").output().unwrap();
+        let message = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(1), "{message}");
+        assert!(message.contains("no GPU that can be used"), "{message}");
+        assert!(message.contains("help: Run this on a machine with an NVIDIA GPU"), "{message}");
+    }
+
     #[test]
     fn the_table_shows_how_far_it_got() {
         let mut progress = Progress { done: Vec::new() };

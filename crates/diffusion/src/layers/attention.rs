@@ -5,9 +5,9 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor};
 use excite_kernels::{Attention, Probabilities, instructions};
 
-use super::composed;
 use super::conv::Conv2d;
 use super::frozen::{Computed, frozen, with_values};
+use super::{composed, has_kernels};
 
 /// From pixels to what they attend to, in front of the projection of the result.
 pub(crate) struct SelfAttention(Arc<Parts>);
@@ -81,7 +81,7 @@ impl Known {
 
     /// The result `[b, heads * d, n]`, and what the gradient needs besides it.
     fn attend(&self) -> Result<(Computed, Vec<f32>)> {
-        if !self.query.device().is_cpu() {
+        if !has_kernels(&self.query) {
             let y = composed::attend(self.tensors(), self.heads)?;
             return Ok((Computed::Tensor(y), Vec::new()));
         }
@@ -96,7 +96,7 @@ impl Known {
         logarithms: &[f32],
         gradient: &Tensor,
     ) -> Result<(Tensor, Tensor, Tensor)> {
-        if !self.query.device().is_cpu() {
+        if !has_kernels(&self.query) {
             return composed::attend_gradients(self.tensors(), self.heads, gradient);
         }
         let (attention, sizes) = self.sizes()?;
@@ -114,7 +114,7 @@ impl Known {
 
     /// The gradient of the queries alone.
     fn query_gradient(&self, y: &Tensor, logarithms: &[f32], gradient: &Tensor) -> Result<Tensor> {
-        if !self.query.device().is_cpu() {
+        if !has_kernels(&self.query) {
             return Ok(composed::attend_gradients(self.tensors(), self.heads, gradient)?.0);
         }
         let (attention, sizes) = self.sizes()?;
@@ -156,13 +156,13 @@ pub(crate) fn attend_text(
 }
 
 /// Queries `[b, heads * d, h, w]` and frozen keys `[b, heads * d, m]` to probabilities
-/// `[b, heads, m, h * w]`.
+/// `[b, heads, m, h * w]`, f32 in every precision.
 pub(crate) fn probabilities(query: &Tensor, key: &Tensor, heads: usize) -> Result<Tensor> {
     let flat = query.detach().flatten_from(2)?;
     let ((b, c, n), keys) = (flat.dims3()?, key.dim(2)?);
     let map = Probabilities { heads, channels: c / heads, keys };
     let (key, shape) = (key.clone(), query.shape().clone());
-    if !query.device().is_cpu() {
+    if !has_kernels(query) {
         let y = Computed::Tensor(composed::probabilities(&flat, &key, heads)?);
         return frozen(query, y, move |y, gradient| {
             composed::probabilities_gradient(y, gradient, &key)?.reshape(&shape)
@@ -187,7 +187,7 @@ pub(crate) fn apply_probabilities(probabilities: &Tensor, value: &Tensor) -> Res
     let ((b, heads, keys, n), c) = (detached.dims4()?, value.dim(1)?);
     let map = Probabilities { heads, channels: c / heads, keys };
     let value = value.clone();
-    if !probabilities.device().is_cpu() {
+    if !has_kernels(&value) {
         let y = Computed::Tensor(composed::apply_probabilities(&detached, &value)?);
         return frozen(probabilities, y, move |_, gradient| {
             composed::apply_gradient(gradient, &value, heads)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use excite_kernels::{Conv, instructions};
 
-use super::composed;
 use super::frozen::{Computed, frozen, frozen_plus, with_values};
+use super::{composed, has_kernels};
 use crate::weights::Scope;
 
 /// Side of images below which Winograd's panels stay half empty.
@@ -77,7 +77,7 @@ impl Conv2d {
     pub(crate) fn new(kernel: &Tensor, bias: Option<&Tensor>, shape: Shape) -> Result<Self> {
         let Shape { size, stride, padding, side } = shape;
         let (cout, cin, ..) = kernel.dims4()?;
-        if !kernel.device().is_cpu() {
+        if !has_kernels(kernel) {
             let composed = composed::Conv2d::new(kernel.clone(), bias, stride, padding)?;
             return Ok(Self(Arc::new(Weights::Composed(composed))));
         }

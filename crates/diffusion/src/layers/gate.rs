@@ -3,14 +3,14 @@
 use candle_core::{Result, Tensor};
 use excite_kernels::instructions;
 
-use super::composed;
 use super::frozen::{Computed, frozen, with_values};
 use super::norm::with_both;
+use super::{composed, has_kernels};
 
 /// GEGLU: `[b, 2c, h, w]`, values in front of gates, to `[b, c, h, w]`: value times GELU of gate.
 pub(crate) fn geglu(x: &Tensor) -> Result<Tensor> {
     let detached = x.detach();
-    if !x.device().is_cpu() {
+    if !has_kernels(x) {
         let y = Computed::Tensor(composed::geglu(&detached)?);
         return frozen(x, y, move |_, gradient| composed::geglu_gradient(&detached, gradient));
     }

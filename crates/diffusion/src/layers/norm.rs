@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use excite_kernels::instructions;
 
-use super::composed;
 use super::frozen::{Computed, frozen, with_values};
+use super::{composed, has_kernels};
 use crate::weights::Scope;
 
 /// Group normalisation over `[b, c, h, w]`, with or without SiLU behind it.
@@ -30,7 +30,7 @@ impl GroupNorm {
     }
 
     fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64, silu: bool) -> Result<Self> {
-        let norm = if weight.device().is_cpu() {
+        let norm = if has_kernels(weight) {
             let (weight, bias) = (weight.to_vec1()?, bias.to_vec1()?);
             let eps = eps as f32;
             Groups::Kernel(excite_kernels::GroupNorm::new(weight, bias, groups, eps, silu))
@@ -78,11 +78,11 @@ impl ChannelNorm {
     }
 
     fn new(weight: Tensor, bias: Tensor, eps: f64) -> Result<Self> {
-        let norm = if weight.device().is_cpu() {
+        let norm = if has_kernels(&weight) {
             let (weight, bias) = (weight.to_vec1()?, bias.to_vec1()?);
             Channels::Kernel(excite_kernels::ChannelNorm::new(weight, bias, eps as f32))
         } else {
-            Channels::Composed(composed::ChannelNorm::new(weight, bias, eps))
+            Channels::Composed(composed::ChannelNorm::new(&weight, &bias, eps)?)
         };
         Ok(Self(Arc::new(norm)))
     }
@@ -142,7 +142,7 @@ mod tests {
             assert_twins(&x, |x| norm.forward(x).unwrap(), |x| twin.forward(x).unwrap(), &what);
         }
         let norm = ChannelNorm::new(weight.clone(), bias.clone(), 1e-5).unwrap();
-        let twin = composed::ChannelNorm::new(weight, bias, 1e-5);
+        let twin = composed::ChannelNorm::new(&weight, &bias, 1e-5).unwrap();
         let twin = ChannelNorm(Arc::new(Channels::Composed(twin)));
         let (one, other) = (|x: &Tensor| norm.forward(x), |x: &Tensor| twin.forward(x));
         assert_twins(&x, |x| one(x).unwrap(), |x| other(x).unwrap(), "channel norm");

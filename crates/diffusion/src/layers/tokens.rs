@@ -2,7 +2,7 @@
 //!
 //! They run a few times an image and are composed of candle's operations on every device.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::composed::{Rows, softmax_gradient};
 use super::frozen::{Computed, frozen};
@@ -53,9 +53,9 @@ fn per_image(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
 
 /// Layer normalisation over the last axis. No gradient passes.
 pub(crate) struct LayerNorm {
-    /// `[c]`
+    /// `[c]`, f32
     weight: Tensor,
-    /// `[c]`
+    /// `[c]`, f32
     bias: Tensor,
     eps: f64,
 }
@@ -64,20 +64,23 @@ impl LayerNorm {
     pub(crate) fn load(scope: &Scope<'_>, channels: usize, eps: f64) -> crate::Result<Self> {
         let weight = scope.get("weight", &[channels])?;
         let bias = scope.get("bias", &[channels])?;
+        let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
         Ok(Self { weight, bias, eps })
     }
 
     /// `[b, n, c]` to the same.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let rows = Rows::of(&x.detach(), self.eps)?;
-        rows.normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
+        let y = rows.normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
+        y.to_dtype(x.dtype())
     }
 }
 
-/// Probabilities along the last axis: candle's fused softmax with the gradient it lacks.
+/// Probabilities along the last axis, f32 in every precision: candle's fused softmax with the gradient it lacks.
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let x = x.to_dtype(DType::F32)?;
     let y = candle_nn::ops::softmax_last_dim(&x.detach().contiguous()?)?;
-    frozen(x, Computed::Tensor(y), |probabilities, gradient| {
+    frozen(&x, Computed::Tensor(y), |probabilities, gradient| {
         softmax_gradient(probabilities, gradient)
     })
 }

@@ -4,6 +4,10 @@ use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor};
 
+/// Bytes of the columns of a convolution, which candle makes whole on a GPU: at 512x512 pixels all of
+/// them would take 2.4 GB.
+const COLUMNS_BYTES_MAX: usize = 1 << 30;
+
 /// A square convolution with frozen weights, stride 1 or 2.
 pub(in crate::layers) struct Conv2d {
     /// `[out, in, k, k]`
@@ -77,12 +81,29 @@ impl Conv2d {
 
 fn convolve(x: &Tensor, kernel: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
     let (cout, cin, size, _) = kernel.dims4()?;
-    if (size, stride, padding) != (1, 1, 0) {
-        return x.conv2d(kernel, padding, stride, 1, 1);
-    }
     let (b, _, h, w) = x.dims4()?;
+    if (size, stride, padding) != (1, 1, 0) {
+        let row = b * cin * size * size * w * x.dtype().size_in_bytes();
+        let rows = (COLUMNS_BYTES_MAX / row.max(1)).max(1);
+        return match stride == 1 && rows < h {
+            true => in_bands(x, kernel, padding, rows),
+            false => x.conv2d(kernel, padding, stride, 1, 1),
+        };
+    }
     let kernel = kernel.reshape((1, cout, cin))?.broadcast_as((b, cout, cin))?;
     kernel.matmul(&x.flatten_from(2)?.contiguous()?)?.reshape((b, cout, h, w))
+}
+
+/// A convolution of stride 1, so many rows of the result at a time.
+fn in_bands(x: &Tensor, kernel: &Tensor, padding: usize, rows: usize) -> Result<Tensor> {
+    let padded = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
+    let overlap = kernel.dim(2)? - 1;
+    let height = padded.dim(2)?.saturating_sub(overlap);
+    let band = |start: usize| {
+        let seen = rows.min(height - start) + overlap;
+        padded.narrow(2, start, seen)?.contiguous()?.conv2d(kernel, 0, 1, 1, 1)
+    };
+    Tensor::cat(&(0..height).step_by(rows).map(band).collect::<Result<Vec<_>>>()?, 2)
 }
 
 /// Puts `stride - 1` zeros behind each row and column and cuts to `size`.
@@ -103,6 +124,18 @@ mod tests {
 
     use super::*;
     use crate::layers::testing::{difference, values};
+
+    #[test]
+    fn bands_show_no_seams() {
+        let (kernel, x) = (values(&[6, 4, 3, 3], 7), values(&[2, 4, 11, 7], 1));
+        for padding in [0, 1] {
+            let want = x.conv2d(&kernel, padding, 1, 1, 1).unwrap();
+            for rows in [1, 2, 5, 8, 20] {
+                let got = in_bands(&x, &kernel, padding, rows).unwrap();
+                assert!(difference(&got, &want) < 1e-5, "{padding} {rows}");
+            }
+        }
+    }
 
     /// Value and gradient beside candle's own convolution, which is slow and right.
     #[test]
