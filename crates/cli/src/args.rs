@@ -14,6 +14,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use excite_jobs::{Accept, Line, MethodName, Noise, SchedulerName, SubjectRequest};
+use excite_worker::BatchSize;
 use serde_json::{Map, Value};
 
 use crate::models::BUNDLED;
@@ -25,6 +26,9 @@ pub(crate) use serve::ServeArgs;
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
 pub(crate) use submit::{Format, SubmitArgs};
 pub(crate) use token::TokenCommand;
+
+/// More images at a time are no faster anywhere.
+const BATCH_SIZE_MAX: u16 = 64;
 
 /// Images that show what their prompts say.
 ///
@@ -195,9 +199,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub(crate) out: PathBuf,
 
-    /// Images that are made together
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) batch_size: u32,
+    /// Images that are made together; `auto` finds out how many are fast and fit into memory
+    #[arg(long, value_name = "N", default_value = "4", value_parser = batch_size)]
+    pub(crate) batch_size: BatchSize,
 
     /// Threads to compute with [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -409,6 +413,14 @@ fn json_object(text: &str) -> Result<JsonObject, String> {
     serde_json::from_str(text).map(JsonObject).map_err(|e| format!("no JSON object: {e}"))
 }
 
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    match text.parse() {
+        Ok(BatchSize::Jobs(jobs)) if jobs > BATCH_SIZE_MAX => Err(()),
+        size => size.map_err(|_| ()),
+    }
+    .map_err(|()| format!("write `auto`, or 1..={BATCH_SIZE_MAX}"))
+}
+
 fn size(text: &str) -> Result<(u32, u32), String> {
     let number = |side: &str| side.trim().parse::<u32>();
     let (width, height) = text.split_once(['x', 'X']).unwrap_or((text, text));
@@ -427,6 +439,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn images_made_together_are_a_number_or_auto() {
+        assert_eq!(batch_size("auto"), Ok(BatchSize::Auto));
+        assert_eq!(batch_size("64"), Ok(BatchSize::Jobs(64)));
+        for bad in ["0", "65", "-1", "", "many"] {
+            let said = batch_size(bad).unwrap_err();
+            assert_eq!(said, "write `auto`, or 1..=64", "{bad}");
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 
 use excite_diffusion::Outline;
 use excite_jobs::api::{Check, Doctor};
+use excite_service::memory;
 use serde_json::json;
 
 use crate::args::DoctorArgs;
 use crate::client::Client;
 use crate::fault::{Fault, Status};
-use crate::memory;
 use crate::model::bytes;
 use crate::models::{self, BUNDLED};
 use crate::printer::Printer;

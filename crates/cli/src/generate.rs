@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use excite_diffusion::Model;
 use excite_jobs::{FoundSubject, Resolved};
+use excite_service::memory;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
@@ -20,7 +21,7 @@ use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
 use crate::model::bytes;
 use crate::printer::Printer;
-use crate::{files, memory, models};
+use crate::{files, models};
 use plan::{Image, Plan};
 pub(crate) use plan::{Names, slug};
 use render::Tally;

@@ -9,7 +9,6 @@ mod explain;
 mod fault;
 mod files;
 mod generate;
-mod memory;
 mod model;
 mod models;
 mod parity;

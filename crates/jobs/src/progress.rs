@@ -52,7 +52,7 @@ pub struct WorkerBeat {
     pub class: String,
     /// What it does.
     pub state: WorkerState,
-    /// Jobs it can run at a time.
+    /// Jobs it can have at a time.
     pub slots: u32,
     /// What runs.
     pub jobs: Vec<RunningJob>,
@@ -60,11 +60,32 @@ pub struct WorkerBeat {
     pub models: Vec<String>,
     /// Bytes of them.
     pub model_bytes: u64,
+    /// Bytes of the whole process, where the system tells.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// How many jobs run together at most, for each model and size of image of late.
+    #[serde(default)]
+    pub micro_batches: Vec<MicroBatchSize>,
     /// When it started, by its clock.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
     /// Program version.
     pub version: String,
+}
+
+/// How many jobs of a kind run together, as a worker chose it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MicroBatchSize {
+    /// `name@digest`.
+    pub model: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Jobs at most.
+    pub jobs: u32,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a worker does.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod described;
 pub mod failpoint;
 pub mod health;
+pub mod memory;
 mod pauses;
 pub mod ports;
 pub mod process;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use excite_jobs::VERSION;
 use excite_jobs::progress::{Progress, ProgressError, RunningJob, WorkerBeat, WorkerState};
 use excite_jobs::queue::Queue;
+use excite_service::memory;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -111,6 +112,8 @@ impl Beat {
             jobs: jobs.clone(),
             models,
             model_bytes,
+            memory_bytes: memory::resident_bytes(),
+            micro_batches: self.watch.sizes().shown(),
             started_at,
             version: env!("CARGO_PKG_VERSION").into(),
         }

@@ -7,10 +7,13 @@ use std::path::PathBuf;
 
 use excite_diffusion::{Compute, DeviceChoice, Precision};
 use excite_jobs::ModelCard;
+use excite_service::memory;
 use excite_service::ports::{Broker, Progress, Store};
 use excite_service::telemetry::Log;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::batch_size::BatchSize;
 
 /// Everything this program reads of a configuration.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -38,8 +41,11 @@ pub struct Config {
     pub pool: String,
     /// Whose jobs it takes: the queue's name.
     pub class: String,
-    /// Jobs it runs at a time: the most of one micro-batch.
+    /// Jobs it has at a time: those that run, and those that wait to run next.
     pub slots: u16,
+    /// The most jobs of one micro-batch, `slots` at most: a number, or `auto` for what is fast
+    /// and fits into memory.
+    pub batch_size: BatchSize,
     /// How long a job waits for others to share its run.
     pub micro_batch_wait_milliseconds: u64,
     /// What models compute on: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -81,6 +87,7 @@ impl Default for Config {
             class: "default".into(),
             // On two to eight cores more than this gains nothing, and each costs memory.
             slots: 4,
+            batch_size: BatchSize::Auto,
             micro_batch_wait_milliseconds: 5,
             device: DeviceChoice::Auto,
             precision: None,
@@ -103,7 +110,7 @@ impl Default for Config {
 }
 
 /// Most slots: no machine gains from more, and a message each is held.
-const SLOTS_MAX: u16 = 256;
+pub(crate) const SLOTS_MAX: u16 = 256;
 /// Without knowledge of the machine.
 const MODEL_CACHE_BYTES: u64 = 8 << 30;
 
@@ -125,6 +132,14 @@ impl Config {
         }
         if !(1..=SLOTS_MAX).contains(&self.slots) {
             faults.push(format!("worker.slots is {}; set it to 1..={SLOTS_MAX}", self.slots));
+        }
+        if let BatchSize::Jobs(jobs) = self.batch_size
+            && jobs > self.slots
+        {
+            let slots = self.slots;
+            faults.push(format!(
+                "worker.batch_size is {jobs}, but worker.slots only {slots}; raise worker.slots"
+            ));
         }
         if !(1. ..=1000.).contains(&self.deadline_factor) {
             let factor = self.deadline_factor;
@@ -163,14 +178,6 @@ fn host() -> String {
     if name.is_empty() { "worker".into() } else { name }
 }
 
-/// Memory that programs can have, where the system tells (Linux).
-fn free_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,14 +197,16 @@ mod tests {
         let config = Config {
             class: "a b".into(),
             slots: 0,
+            batch_size: BatchSize::Jobs(8),
             stuck_seconds: 0,
             models_dir: Some("/no such directory".into()),
             ..Config::default()
         };
         let faults = config.settle().unwrap_err();
         let told = faults.join("\n");
-        for key in ["worker.class", "worker.slots", "worker.stuck_seconds", "worker.models_dir"] {
-            assert!(told.contains(key), "{told}");
+        let keys = ["class", "slots", "batch_size", "stuck_seconds", "models_dir"];
+        for key in keys {
+            assert!(told.contains(&format!("worker.{key} is ")), "{told}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! run each job alone.
 
 use excite_jobs::{Class, Failure};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Row, RowError, RunError};
@@ -30,6 +30,14 @@ pub(crate) fn run(
             all(RowError::Failed(Failure::new(Class::Timeout, "deadline", message)))
         }
         RunError::Model(failure) => all(RowError::Failed(failure)),
+        RunError::TooMany { fits } if tasks.len() > 1 => {
+            info!(jobs = tasks.len(), fits, "memory is free for fewer; a micro-batch is split");
+            split(pipeline, tasks, fits.clamp(1, tasks.len() - 1), watch, metrics)
+        }
+        RunError::TooMany { .. } => {
+            let message = "memory is free for no job";
+            all(RowError::Failed(Failure::new(Class::Capacity, "out_of_memory", message)))
+        }
         RunError::OutOfMemory(message) => {
             let act = |action: &str| {
                 metrics.oom.with_label_values(&[action]).inc();
@@ -39,8 +47,10 @@ pub(crate) fn run(
                 act("evict");
                 return run(pipeline, tasks, watch, metrics);
             }
-            if tasks.len() > 1 {
+            if let [first, _, ..] = tasks {
                 act("halve");
+                let choice = watch.sizes().out_of_memory(&first.job.spec, tasks.len());
+                warn!(model = first.job.spec.model, jobs = choice.jobs, "fewer go together now");
                 return split(pipeline, tasks, tasks.len().div_ceil(2), watch, metrics);
             }
             act("fail");
@@ -122,6 +132,48 @@ mod tests {
         assert_eq!(made(small(1, true), 3), (vec![Ok(()); 3], vec![3, 3, 2, 1, 1, 1]));
         let lost = Err("out_of_memory".to_owned());
         assert_eq!(made(small(0, false), 2), (vec![lost.clone(), lost], vec![2, 1, 1]));
+    }
+
+    #[test]
+    fn what_memory_was_short_for_is_not_tried_again() {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        let mut small = Small { room: 1, others: false, bad: None, tried: Vec::new() };
+        let tasks: Vec<Task> = (0..4).map(task).collect();
+        let metrics = Metrics::new("test").unwrap();
+        assert!(run(&mut small, &tasks, &watch, &metrics).iter().all(Result::is_ok));
+        assert_eq!(small.tried, [4, 2, 1, 1, 2, 1, 1]);
+        assert_eq!(watch.sizes().jobs(&tasks[0].job.spec), 1);
+    }
+
+    /// Knows beforehand how many it has memory for.
+    struct Knowing(usize, Vec<usize>);
+
+    impl Pipeline for Knowing {
+        fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
+            self.1.push(tasks.len());
+            match tasks.len() > self.0 {
+                true => Err(RunError::TooMany { fits: self.0 }),
+                false => Empty.render(tasks, watch),
+            }
+        }
+
+        fn free_memory(&mut self, _tasks: &[Task]) -> bool {
+            panic!("what is not short need not be freed")
+        }
+
+        fn self_test(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn more_than_memory_is_free_for_are_made_in_parts() {
+        let watch = Watch::new(4., Duration::from_secs(120));
+        let tasks: Vec<Task> = (0..5).map(task).collect();
+        let (mut knowing, metrics) = (Knowing(2, Vec::new()), Metrics::new("test").unwrap());
+        let rows = run(&mut knowing, &tasks, &watch, &metrics);
+        assert!(rows.len() == 5 && rows.iter().all(Result::is_ok), "{rows:?}");
+        assert_eq!(knowing.1, [5, 2, 2, 1]);
     }
 
     #[test]

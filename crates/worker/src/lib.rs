@@ -5,6 +5,7 @@
 //! job runs once here however often it is delivered; the compute thread never waits for progress.
 //! Not here: which job comes next (the dispatcher), what an image is (`excite_diffusion`).
 
+pub mod batch_size;
 mod beat;
 mod breaker;
 mod cache;
@@ -33,6 +34,7 @@ mod worker;
 #[cfg(test)]
 mod examples;
 
+pub use batch_size::BatchSize;
 pub use config::{Config, Sections};
 pub use metrics::Metrics;
 pub use models::{ModelError, Models, ModelsOptions};

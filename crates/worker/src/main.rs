@@ -13,7 +13,7 @@ use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
 use excite_service::{health, ports, process};
 use excite_worker::pipeline::{Empty, Guided, Paced, Pipeline};
-use excite_worker::{Config, Metrics, Models, ModelsOptions, Ports, Sections, Worker};
+use excite_worker::{BatchSize, Config, Metrics, Models, ModelsOptions, Ports, Sections, Worker};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,10 @@ struct WorkerFlags {
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<Precision>,
+    /// The most jobs of a micro-batch: a number, or `auto` for what is fast and fits into memory.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_size: Option<BatchSize>,
     /// Directory of model folders.
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use excite_service::described::{Described, described};
 use prometheus::core::Collector;
 use prometheus::{
     CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry,
+    IntGaugeVec, Opts, Registry,
 };
 
 use crate::checkpoints::Resumed;
@@ -26,6 +26,7 @@ pub struct Metrics {
     pub images: IntCounter,
     pub gpu_seconds: CounterVec,
     pub micro_batch_size: Histogram,
+    pub batch_size: IntGaugeVec,
     pub cache_hits: IntCounter,
     pub cache_misses: IntCounter,
     pub cache_evictions: IntCounter,
@@ -136,6 +137,8 @@ impl Metrics {
         )?;
         let gpu_seconds = m.keep(gpu_seconds)?;
         let micro_batch_size = m.histogram("microbatch_size", "Jobs of a micro-batch", SIZE)?;
+        let chosen = "The most jobs of a micro-batch of a model, as it was chosen last";
+        let batch_size = m.keep(IntGaugeVec::new(opts("batch_size", chosen), &["model"])?)?;
         let cache_hits = m.counter("model_cache_hits_total", "Models that were in memory")?;
         let cache_misses = m.counter("model_cache_misses_total", "Models that had to be loaded")?;
         let evicted = "Models given up to make room";
@@ -190,6 +193,7 @@ impl Metrics {
             images,
             gpu_seconds,
             micro_batch_size,
+            batch_size,
             cache_hits,
             cache_misses,
             cache_evictions,

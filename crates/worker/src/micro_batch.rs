@@ -1,11 +1,14 @@
 //! Which jobs run together: those that share a run, the express ones and the oldest first.
 //!
-//! Pure: the caller reads the clock. Not here: running them (`execute`).
+//! Pure: the caller reads the clock. Not here: how many at most (`batch_size`), running them
+//! (`execute`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use excite_jobs::{Lane, SchedulerName};
 
+use crate::batch_size::BatchSizes;
 use crate::task::Task;
 
 /// What the images of a run share.
@@ -52,14 +55,15 @@ struct Entry {
 pub(crate) struct Waiting {
     /// Oldest first.
     entries: Vec<Entry>,
-    capacity: usize,
+    sizes: Arc<BatchSizes>,
     wait: Duration,
 }
 
 impl Waiting {
-    /// Micro-batches have at most `capacity` jobs, and no job waits longer than `wait` for others.
-    pub(crate) fn new(capacity: usize, wait: Duration) -> Self {
-        Self { entries: Vec::new(), capacity: capacity.max(1), wait }
+    /// Micro-batches have as many jobs at most as `sizes` says, and no job waits longer than `wait`
+    /// for others.
+    pub(crate) fn new(sizes: Arc<BatchSizes>, wait: Duration) -> Self {
+        Self { entries: Vec::new(), sizes, wait }
     }
 
     /// A job waits from now on. One that is `alone` shares its run with none.
@@ -71,7 +75,7 @@ impl Waiting {
     /// When the next micro-batch should start; `None` if no job waits.
     pub(crate) fn due(&self) -> Option<Instant> {
         let head = self.head()?;
-        let full = head.alone || self.group(head).len() == self.capacity;
+        let full = head.alone || self.group(head).len() == self.most(head);
         Some(if full { head.since } else { head.since + self.wait })
     }
 
@@ -99,6 +103,10 @@ impl Waiting {
         express.or(self.entries.first())
     }
 
+    fn most(&self, head: &Entry) -> usize {
+        self.sizes.jobs(&head.task.job.spec)
+    }
+
     /// Places of the jobs that go with `head`, express ones first.
     fn group(&self, head: &Entry) -> Vec<usize> {
         let goes = |entry: &Entry| match head.alone {
@@ -110,7 +118,7 @@ impl Waiting {
             all.filter(move |(_, entry)| entry.task.job.lane == lane && goes(entry))
                 .map(|(at, _)| at)
         };
-        of(Lane::Express).chain(of(Lane::Bulk)).take(self.capacity).collect()
+        of(Lane::Express).chain(of(Lane::Bulk)).take(self.most(head)).collect()
     }
 }
 
@@ -121,9 +129,14 @@ mod tests {
     use excite_jobs::{Accept, Job};
 
     use super::*;
+    use crate::batch_size::BatchSize;
     use crate::examples::{checkpoint, task};
 
     const WAIT: Duration = Duration::from_millis(5);
+
+    fn waiting(slots: usize) -> Waiting {
+        Waiting::new(Arc::new(BatchSizes::new(BatchSize::Auto, slots)), WAIT)
+    }
 
     fn edited(index: u32, edit: impl FnOnce(&mut Job)) -> Task {
         let mut task = task(index);
@@ -138,7 +151,7 @@ mod tests {
     #[test]
     fn only_what_shares_a_run_goes_together() {
         let start = Instant::now();
-        let mut waiting = Waiting::new(8, WAIT);
+        let mut waiting = waiting(8);
         waiting.push(task(0), false, start);
         waiting.push(edited(1, |job| job.spec.width = 256), false, start);
         waiting.push(edited(2, |job| job.spec.steps = 3), false, start);
@@ -182,7 +195,7 @@ mod tests {
     #[test]
     fn a_full_micro_batch_starts_at_once_and_another_after_its_wait() {
         let start = Instant::now();
-        let mut waiting = Waiting::new(2, WAIT);
+        let mut waiting = waiting(2);
         waiting.push(task(0), false, start);
         assert_eq!(waiting.due(), Some(start + WAIT));
         waiting.push(task(1), false, start + WAIT / 2);
@@ -196,9 +209,26 @@ mod tests {
     }
 
     #[test]
+    fn no_more_go_together_than_were_chosen_and_none_waits_for_more() {
+        let start = Instant::now();
+        let mut waiting = waiting(8);
+        waiting.sizes.out_of_memory(&task(0).job.spec, 4);
+        let large = |index| edited(index, |job| job.spec.width = 256);
+        for index in 0..3 {
+            waiting.push(task(index), false, start);
+            waiting.push(large(index + 10), false, start);
+        }
+        assert_eq!(waiting.due(), Some(start));
+        assert_eq!(indices(&waiting.take()), [0, 1]);
+        assert_eq!(waiting.due(), Some(start + WAIT), "eight of these may go together");
+        assert_eq!(indices(&waiting.take()), [10, 11, 12]);
+        assert_eq!(indices(&waiting.take()), [2]);
+    }
+
+    #[test]
     fn express_jobs_go_first_and_fill_up_with_their_like() {
         let start = Instant::now();
-        let mut waiting = Waiting::new(2, WAIT);
+        let mut waiting = waiting(2);
         for index in 0..3 {
             waiting.push(task(index), false, start);
         }

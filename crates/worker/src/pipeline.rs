@@ -37,6 +37,11 @@ pub enum RowError {
 pub enum RunError {
     /// It was stopped.
     Stopped(Stop),
+    /// Nothing was begun: there is memory for fewer.
+    TooMany {
+        /// For how many.
+        fits: usize,
+    },
     /// It needs more memory than there is.
     OutOfMemory(String),
     /// There is no such model here: whatever its jobs are, they fail alike.

@@ -14,6 +14,8 @@ use excite_jobs::progress::RunningJob;
 use excite_jobs::{BatchId, JobId, Method};
 use excite_service::failpoint;
 
+use crate::batch_size::{BatchSize, BatchSizes};
+use crate::config::SLOTS_MAX;
 use crate::task::Task;
 
 /// No run may take longer, unless its like were measured to: RabbitMQ gives a delivery up after
@@ -49,6 +51,7 @@ pub struct Watch {
     abandoned: AtomicBool,
     factor: f64,
     stuck: Duration,
+    sizes: Arc<BatchSizes>,
 }
 
 #[derive(Debug)]
@@ -95,7 +98,18 @@ impl Watch {
             abandoned: AtomicBool::new(false),
             factor,
             stuck,
+            sizes: Arc::new(BatchSizes::new(BatchSize::Auto, SLOTS_MAX.into())),
         }
+    }
+
+    /// With these sizes of micro-batches, which are learnt from what runs.
+    pub fn learning(self, sizes: Arc<BatchSizes>) -> Self {
+        Self { sizes, ..self }
+    }
+
+    /// Sizes of micro-batches.
+    pub fn sizes(&self) -> &BatchSizes {
+        &self.sizes
     }
 
     // The compute thread says:

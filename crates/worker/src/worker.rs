@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
+use crate::batch_size::BatchSizes;
 use crate::beat::Beat;
 use crate::breaker::Breaker;
 use crate::checkpoints::Checkpoints;
@@ -144,8 +145,10 @@ impl Worker {
         metrics: Metrics,
     ) -> std::io::Result<Self> {
         let stuck = Duration::from_secs(config.stuck_seconds);
-        let watch = Arc::new(Watch::new(config.deadline_factor, stuck));
         let machine = pipeline.kind().unwrap_or_else(|| excite_diffusion::kind().to_owned());
+        let sizes = Arc::new(BatchSizes::new(config.batch_size, usize::from(config.slots)));
+        let watch = Watch::new(config.deadline_factor, stuck).learning(Arc::clone(&sizes));
+        let watch = Arc::new(watch);
         let kind = pipeline.kind().filter(|_| config.reuse);
         let executor = Executor::start(pipeline, Arc::clone(&watch), metrics.clone())?;
         let held = Arc::new(Held::default());
@@ -166,7 +169,7 @@ impl Worker {
         let wait = Duration::from_millis(config.micro_batch_wait_milliseconds);
         Ok(Self {
             lanes: Lanes::new(Arc::clone(&ports.queue), &config.class),
-            waiting: Waiting::new(usize::from(config.slots), wait),
+            waiting: Waiting::new(sizes, wait),
             breaker: Breaker::new(config.breaker_failures),
             status: Arc::new(Status::new()),
             mode: Mode::Taking,

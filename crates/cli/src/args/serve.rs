@@ -38,7 +38,7 @@ pub(crate) struct ServeArgs {
     #[arg(long = "model", value_name = "MODEL", default_value = BUNDLED)]
     pub(crate) models: Vec<String>,
 
-    /// Images that are made together
+    /// Jobs at a time; how many of them are made together is measured
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) slots: u16,
 

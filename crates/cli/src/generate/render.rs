@@ -1,12 +1,15 @@
 //! Micro-batches: images that can share a run are made together and written as they finish.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use excite_diffusion::{Error, Model, Outputs, Rendered, Search, Trace, Wanted};
-use excite_jobs::{FoundSubject, SchedulerName, Sidecar, Warning};
+use excite_jobs::progress::MicroBatchSize;
+use excite_jobs::{FoundSubject, SchedulerName, Sidecar, Spec, Warning};
+use excite_worker::BatchSize;
+use excite_worker::batch_size::{self, BatchSizes};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -39,7 +42,11 @@ struct Work<'a> {
     bar: ProgressBar,
     total: usize,
     first_step: OnceCell<OffsetDateTime>,
+    sizes: BatchSizes,
 }
+
+/// Images that `auto` makes together at most.
+const AUTO_MOST: usize = 8;
 
 /// Makes and writes the images.
 ///
@@ -56,47 +63,73 @@ pub(super) fn run(
     let steps: u64 = todo.iter().map(|image| u64::from(image.spec.steps)).sum();
     let bar = if todo.is_empty() { ProgressBar::hidden() } else { printer.bar(steps) };
     let (total, first_step) = (todo.len(), OnceCell::new());
-    let work = Work { args, model, printer, interrupted, bar, total, first_step };
+    let most = match args.batch_size {
+        BatchSize::Auto => AUTO_MOST,
+        BatchSize::Jobs(jobs) => jobs.into(),
+    };
+    let sizes = BatchSizes::new(args.batch_size, most);
+    let work = Work { args, model, printer, interrupted, bar, total, first_step, sizes };
     let mut tally = Tally::default();
-    for batch in micro_batches(todo, args.batch_size as usize) {
-        work.micro_batch(&batch, &mut tally)?;
+    let mut left = Left::new(todo);
+    while let Some(images) = left.take(|spec| work.sizes.jobs(spec)) {
+        work.micro_batch(&images, &mut tally)?;
         if tally.interrupted {
             break;
         }
     }
     work.bar.finish_and_clear();
+    if args.batch_size == BatchSize::Auto {
+        for MicroBatchSize { width, height, jobs, reason, .. } in work.sizes.shown() {
+            printer.note(&format!("{width}x{height}, up to {jobs} at a time: {reason}"));
+        }
+    }
     tally.seconds = started.elapsed().as_secs_f64();
     tally.first_step = work.first_step.get().copied();
     Ok(tally)
 }
 
-/// Images of the same size, steps and scheduler, in order, at most `size` at a time. Those that may
-/// need several seeds do not keep the others waiting.
-fn micro_batches<'a>(todo: &[&'a Image], size: usize) -> Vec<Vec<&'a Image>> {
-    type Key = (u32, u32, u32, SchedulerName, bool);
-    let key = |Image { spec, accept, .. }: &Image| -> Key {
-        (spec.width, spec.height, spec.steps, spec.scheduler, accept.is_some())
-    };
-    let mut groups: Vec<Vec<&Image>> = Vec::new();
-    let mut open: HashMap<Key, usize> = HashMap::new();
-    for &image in todo {
-        let at = *open.entry(key(image)).or_insert_with(|| {
-            groups.push(Vec::new());
-            groups.len() - 1
-        });
-        groups[at].push(image);
-        if groups[at].len() == size {
-            open.remove(&key(image));
+/// Images that are not made yet, in order, by what those of a micro-batch share: size, steps and
+/// scheduler. Those that may need several seeds do not keep the others waiting.
+struct Left<'a>(HashMap<Key, VecDeque<(usize, &'a Image)>>);
+
+type Key = (u32, u32, u32, SchedulerName, bool);
+
+impl<'a> Left<'a> {
+    fn new(todo: &[&'a Image]) -> Self {
+        let mut groups: HashMap<Key, VecDeque<(usize, &Image)>> = HashMap::new();
+        for (at, &image) in todo.iter().enumerate() {
+            let Image { spec, accept, .. } = image;
+            let key = (spec.width, spec.height, spec.steps, spec.scheduler, accept.is_some());
+            groups.entry(key).or_default().push_back((at, image));
         }
+        Self(groups)
     }
-    groups
+
+    /// The first image that is left and those that go with it, as many as `most` says.
+    fn take(&mut self, most: impl Fn(&Spec) -> usize) -> Option<Vec<&'a Image>> {
+        let first = |group: &VecDeque<(usize, &Image)>| group.front().map(|(at, _)| *at);
+        let group = self.0.values_mut().min_by_key(|group| first(group).unwrap_or(usize::MAX))?;
+        let count = most(&group.front()?.1.spec).min(group.len());
+        Some(group.drain(..count).map(|(_, image)| image).collect())
+    }
 }
 
 impl Work<'_> {
     fn micro_batch(&self, images: &[&Image], tally: &mut Tally) -> Result<(), Fault> {
+        let Some(first) = images.first() else { return Ok(()) };
+        if let Err(fits) = self.sizes.begin(self.model, &first.spec, images.len()) {
+            for part in images.chunks(fits) {
+                if !tally.interrupted {
+                    self.micro_batch(part, tally)?;
+                }
+            }
+            return Ok(());
+        }
         let started = Instant::now();
         let position = self.bar.position();
-        match self.render(images, tally) {
+        let made = self.render(images, tally);
+        self.sizes.end(&first.spec, images.len());
+        match made {
             Ok(rendered) => {
                 let seconds = started.elapsed().as_secs_f64() / images.len() as f64;
                 for (image, rendered) in images.iter().zip(rendered) {
@@ -132,8 +165,14 @@ impl Work<'_> {
         let numbers = if first == last { first.to_string() } else { format!("{first}-{last}") };
         let position = self.bar.position();
         let stop = || self.interrupted.load(Ordering::Relaxed);
+        let mut begun = Instant::now();
         search.complete(&stop, |search, report| {
             self.first_step.get_or_init(OffsetDateTime::now_utc);
+            let took = std::mem::replace(&mut begun, Instant::now()).elapsed();
+            let specs: Vec<&Spec> =
+                search.rows().iter().map(|&place| &images[place].spec).collect();
+            let work = batch_size::Work::of(specs.iter().copied(), report);
+            self.sizes.step(&images[0].spec, specs.len(), work, took);
             let losses: Vec<f32> =
                 report.losses.iter().copied().filter(|loss| loss.is_finite()).collect();
             let loss = match losses.as_slice() {

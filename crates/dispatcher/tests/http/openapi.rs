@@ -158,6 +158,8 @@ async fn furnish(server: &Server) -> Known {
         jobs: Vec::new(),
         models: Vec::new(),
         model_bytes: 0,
+        memory_bytes: None,
+        micro_batches: Vec::new(),
         started_at: now,
         version: "0".into(),
     };

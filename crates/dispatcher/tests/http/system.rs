@@ -21,6 +21,8 @@ async fn workers_are_shown_and_drained() {
         jobs: Vec::new(),
         models: Vec::new(),
         model_bytes: 0,
+        memory_bytes: None,
+        micro_batches: Vec::new(),
         started_at: OffsetDateTime::UNIX_EPOCH,
         version: "0".into(),
     };

@@ -225,6 +225,8 @@ impl World {
             jobs: Vec::new(),
             models: Vec::new(),
             model_bytes: 0,
+            memory_bytes: None,
+            micro_batches: Vec::new(),
             started_at: OffsetDateTime::UNIX_EPOCH,
             version: "0".into(),
         };

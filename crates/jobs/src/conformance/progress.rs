@@ -12,8 +12,8 @@ use crate::id::{BatchId, JobId};
 use crate::job::VERSION;
 use crate::outcome::Class;
 use crate::progress::{
-    BatchEvent, BatchProgress, Change, ClassStatus, Point, Progress, RunningJob, Status,
-    WorkerBeat, WorkerState, pack, unpack,
+    BatchEvent, BatchProgress, Change, ClassStatus, MicroBatchSize, Point, Progress, RunningJob,
+    Status, WorkerBeat, WorkerState, pack, unpack,
 };
 use crate::retry::DeadReason;
 use crate::state::State;
@@ -278,6 +278,14 @@ pub fn beat(worker: &str) -> WorkerBeat {
         }],
         models: vec!["emoji@0123".to_owned()],
         model_bytes: 60_000_000,
+        memory_bytes: Some(900_000_000),
+        micro_batches: vec![MicroBatchSize {
+            model: "emoji@0123".to_owned(),
+            width: 128,
+            height: 128,
+            jobs: 2,
+            reason: "fast enough".to_owned(),
+        }],
         started_at: OffsetDateTime::UNIX_EPOCH,
         version: "0.1.0".to_owned(),
     }

@@ -1,17 +1,19 @@
 //! The guided pipeline: step by step, on the models of the cache.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use excite_diffusion::{
     Checkpoint, Error, Model, Outputs, Rendered, Result, Search, StepReport, Wanted,
 };
-use tracing::{debug, warn};
+use excite_jobs::Spec;
+use tracing::{debug, info, warn};
 
 use super::{Made, Pipeline, Product, Row, RowError, RunError, each, run_error};
+use crate::batch_size::Work;
 use crate::checkpoints::Resumed;
 use crate::metrics::{Metrics, Stage};
-use crate::models::Models;
+use crate::models::{Models, label};
 use crate::self_test;
 use crate::task::{Task, wanted};
 use crate::watch::{Stop, Watch};
@@ -144,6 +146,18 @@ impl<'a> Running<'a> {
         let took = self.watch.step(report.step, report.steps, rows);
         self.metrics.step_duration.observe(took.as_secs_f64());
         self.metrics.steps.inc_by(report.losses.len() as u64);
+        self.learn(report, took);
+    }
+
+    fn learn(&self, report: &StepReport, took: Duration) {
+        let specs: Vec<&Spec> = self.running().map(|task| &task.job.spec).collect();
+        let Some(first) = specs.first() else { return };
+        let (images, work) = (specs.len(), Work::of(specs.iter().copied(), report));
+        let Some(choice) = self.watch.sizes().step(first, images, work, took) else { return };
+        let (model, jobs) = (label(&first.model), choice.jobs);
+        self.metrics.batch_size.with_label_values(&[model]).set(jobs as i64);
+        let size = format!("{}x{}", first.width, first.height);
+        info!(model, size, jobs, reason = choice.reason, "the size of micro-batches");
     }
 
     /// Jobs that were cancelled leave the run between two steps.
@@ -185,8 +199,12 @@ impl Pipeline for Guided {
                 true => RunError::OutOfMemory(error.to_string()),
                 false => RunError::Model(error.failure()),
             })?;
+        let sizes = watch.sizes();
+        sizes.begin(&model, &first.spec, tasks.len()).map_err(|fits| RunError::TooMany { fits })?;
         let started = Instant::now();
-        let (rendered, made) = self.run(&model, tasks, watch)?;
+        let ran = self.run(&model, tasks, watch);
+        sizes.end(&first.spec, tasks.len());
+        let (rendered, made) = ran?;
         let seconds = started.elapsed().as_secs_f64();
         self.metrics
             .gpu_seconds

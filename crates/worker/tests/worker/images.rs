@@ -135,6 +135,37 @@ async fn a_cancelled_batch_leaves_a_run_that_goes_on() {
     worker.stop().await;
 }
 
+/// Two slots are measured first, then one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_many_run_together_is_learnt_from_their_steps_and_shown() {
+    let mut setting = Setting::new().await;
+    let model = Model::load(&bundled()).unwrap();
+    let line = r#"{"prompt": "a cat", "seeds": "1..5", "steps": 4, "method": "none"}"#;
+    let specs = specs(&model, line);
+    for (index, spec) in (0..).zip(&specs) {
+        setting.submit(&setting.job_of(index, spec.clone())).await;
+    }
+    let (worker, metrics) = work_measured(&setting, None, 2);
+    for _ in &specs {
+        setting.success().await;
+    }
+    let mut shown = Vec::new();
+    until("both sizes are measured", async || {
+        let mut workers = setting.progress.workers().await.unwrap();
+        shown = workers.remove(0).micro_batches;
+        shown.iter().any(|chosen| chosen.reason.contains(" with 1"))
+    })
+    .await;
+    let chosen = &shown[0];
+    assert_eq!((chosen.model.as_str(), chosen.width), (model.name(), 128));
+    assert!(chosen.reason.contains(" with 2, "), "{}", chosen.reason);
+    assert!((1..=2).contains(&chosen.jobs), "{chosen:?}");
+    // What was told was told when it became another: the first half, and then perhaps two again.
+    let gauge = metrics.batch_size.with_label_values(&["emoji"]).get();
+    assert_eq!(gauge, i64::from(chosen.jobs));
+    worker.stop().await;
+}
+
 fn files() -> EmbeddedFiles {
     let Folder::Embedded { files, .. } = bundled() else { panic!("it is part of the program") };
     files

@@ -95,12 +95,22 @@ function factsOf(worker) {
     ['Models', worker.models.map(modelName).join(', ') || 'none yet'],
     ['Memory', bytes(worker.memory_bytes)],
     ['Memory of models', bytes(worker.model_bytes)],
+    ['Together', microBatches(worker)],
     ['Kind', worker.kind],
     ['Class', worker.class],
     ['Pool', worker.pool],
     ['Started', timeAgo(worker.started_at)],
     ['Version', worker.version],
   ];
+}
+
+/** How many images of each model and size are made together, and why. */
+function microBatches(worker) {
+  const chosen = (worker.micro_batches ?? []).map(
+    ({ model, width, height, jobs, reason }) =>
+      `${modelName(model)} ${width}×${height}: up to ${jobs} (${reason})`,
+  );
+  return chosen.join('; ') || 'nothing measured yet';
 }
 
 function showJobs(list, worker) {
