@@ -60,6 +60,20 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
 }
 
+impl Command {
+    /// Whether it may make images here, with what the environment says of threads and instructions.
+    pub(crate) fn computes(&self) -> bool {
+        match self {
+            // With a number it starts itself again.
+            Self::Generate(args) => args.threads.is_none(),
+            Self::Explain(_) | Self::Parity(_) | Self::Serve(_) | Self::Doctor(_) => true,
+            Self::Model(command) => matches!(command, ModelCommand::Check(_)),
+            Self::Submit(_) | Self::Batch(_) | Self::Dead(_) | Self::Token(_) => false,
+            Self::Completions(_) => false,
+        }
+    }
+}
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   excite completions bash > ~/.local/share/bash-completion/completions/excite

@@ -1,5 +1,7 @@
 //! `excite doctor`: whether this machine and the server are well, and what to do if not.
 
+mod chosen;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -21,7 +23,10 @@ pub(crate) fn run(
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
     let client = Client::new(&args.server, printer, interrupted)?;
-    let machine = [device(), memory(), models_folder(), bundled()];
+    let chosen = chosen::Chosen::find(args.quick)?;
+    let mut machine = vec![device()];
+    machine.extend(chosen.checks());
+    machine.extend([memory(), models_folder(), bundled()]);
     show("this machine", &machine, printer);
     let server = server(&client, args.server.server.is_some())?;
     if let Some(server) = &server {
@@ -32,7 +37,7 @@ pub(crate) fn run(
     }
     let ok = machine.iter().all(|check| check.ok) && server.as_ref().is_none_or(|s| s.ok);
     printer.object(&json!({
-        "v": 1, "ok": ok, "machine": machine,
+        "v": 1, "ok": ok, "machine": machine, "chosen": chosen.json(),
         "server": server.map(|s| json!({
             "address": client.address(), "ok": s.ok, "checks": s.checks,
         })),
@@ -83,8 +88,13 @@ fn device() -> Check {
 }
 
 fn memory() -> Check {
-    let total = memory::total_bytes();
-    well("memory", total.map_or_else(|| "the system does not tell".to_owned(), bytes))
+    let (total, available) = (memory::total_bytes(), memory::available_bytes());
+    let detail = match (total, available) {
+        (Some(total), Some(available)) => format!("{}, {} free", bytes(total), bytes(available)),
+        (Some(total), None) => bytes(total),
+        (None, _) => "the system does not tell".to_owned(),
+    };
+    well("memory", detail)
 }
 
 /// Where fetched models are kept: it may be absent, but must not be unreadable.

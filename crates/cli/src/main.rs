@@ -51,6 +51,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Status, Fault> {
     let printer = Printer::new(cli.json());
+    if cli.command.computes() {
+        excite_diffusion::instructions()?;
+        excite_diffusion::threads()?;
+    }
     let interrupted = interrupted()?;
     match cli.command {
         Command::Generate(args) => generate::run(&args, &printer, &interrupted),

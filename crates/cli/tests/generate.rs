@@ -292,7 +292,7 @@ fn wrong_usage_says_what_to_do_and_makes_nothing() {
         .unwrap();
     let jobs = jobs.to_str().unwrap();
     #[rustfmt::skip]
-    let table: [(&[&str], &[&str]); 17] = [
+    let table: [(&[&str], &[&str]); 21] = [
         (&[],                                          &["no prompt was given", "--file"]),
         (&[""],                                        &["`prompt` is empty", "Say what"]),
         (&[PROMPT, "--subjects", "dog"],               &["subject `dog` is not a word", "2 cat"]),
@@ -307,7 +307,11 @@ fn wrong_usage_says_what_to_do_and_makes_nothing() {
         (&[PROMPT, "--seeds", "4..4"],                 &["range `4..4` is empty", "0..4"]),
         (&[PROMPT, "--seeds", "0..4294967296"],        &["more than"]),
         (&[PROMPT, "--guidance-scale", "nan"],         &["guidance_scale", "1 (off) to 100"]),
-        (&[PROMPT, "--batch-size", "0"],               &["1..=64"]),
+        (&[PROMPT, "--batch-size", "0"],               &["`auto`, or 1..=64"]),
+        (&[PROMPT, "--batch-size", "65"],              &["'65' for '--batch-size <N>'", "1..=64"]),
+        (&[PROMPT, "--threads", "0"],                  &["'0' for '--threads <N>'", "1..=1024"]),
+        (&[PROMPT, "--threads", "4294967296"],         &["--threads <N>", "1..=1024"]),
+        (&[PROMPT, "--threads", "two"],                &["'two' for '--threads <N>'"]),
         (&["--file", jobs],                            &["line 2: there is no field `promt`", "line 3: `prompt` is empty"]),
         (&[PROMPT, "--no-such-option"],                &["--no-such-option"]),
     ];
@@ -320,6 +324,55 @@ fn wrong_usage_says_what_to_do_and_makes_nothing() {
     }
     let steps = failed(&excite(&["generate", PROMPT, "--steps", "0"]), 2);
     assert!(steps.contains("`steps` is 0") && steps.contains("1 to 999"), "{steps}");
+}
+
+/// The environment says how to compute, so what it says must be possible.
+#[test]
+fn variables_that_cannot_be_meant_are_refused_by_name_before_anything_is_made() {
+    let parent = folder();
+    let out = parent.path().join("out");
+    let run = |variable: &str, value: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_excite"));
+        command.args(args).env(variable, value).stdin(Stdio::null()).output().unwrap()
+    };
+    let args = ["generate", PROMPT, "--steps", "1", "--out", out.to_str().unwrap()];
+    for (variable, value, wanted) in [
+        ("RAYON_NUM_THREADS", "two", "which is no number of threads"),
+        ("RAYON_NUM_THREADS", "9999999", "1..=1024"),
+        ("EXCITE_INSTRUCTIONS", "sse", "which is not known"),
+        ("EXCITE_INSTRUCTIONS", "", "`plain`"),
+    ] {
+        for args in [&args[..], &["doctor", "--quick"]] {
+            let stderr = failed(&run(variable, value, args), 2);
+            let named = format!("`{variable}` is `{value}`, which");
+            assert!(stderr.contains(&named) && stderr.contains(wanted), "{args:?}\n{stderr}");
+        }
+        assert!(!out.exists());
+    }
+    // What needs no threads does not care, and a flag goes before the environment.
+    succeeded(&run("RAYON_NUM_THREADS", "two", &["model", "list"]));
+    succeeded(&run("RAYON_NUM_THREADS", "0", &args));
+    std::fs::remove_dir_all(&out).unwrap();
+    succeeded(&run("RAYON_NUM_THREADS", "two", &[&args[..], &["--threads", "1"]].concat()));
+}
+
+#[test]
+fn how_many_are_made_together_may_be_found_out() {
+    let (two, auto) = (folder(), folder());
+    let args = ["generate", PROMPT, "--seeds", "0..9", "--steps", "3", "--method", "none"];
+    let made = |out: &TempDir, size: &str| {
+        let out = ["--out", out.path().to_str().unwrap(), "--batch-size", size];
+        succeeded(&excite(&[&args[..], &out].concat()))
+    };
+    made(&two, "2");
+    let (_, stderr) = made(&auto, "auto");
+    // Eight were measured first, and one was left.
+    assert!(stderr.contains("128x128, up to 4 at a time: so many are still to be"), "{stderr}");
+    for seed in 0..9 {
+        let name = format!("a-cat-and-a-frog-{seed}-none.png");
+        let [a, b] = [&two, &auto].map(|out| std::fs::read(out.path().join(&name)).unwrap());
+        assert!(a == b, "{name}");
+    }
 }
 
 #[test]

@@ -197,6 +197,18 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A variable of the environment that cannot be meant.
+    #[error("`{variable}` is `{value}`, which {wrong}")]
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with that, as "is no number".
+        wrong: String,
+        /// What to do instead.
+        remedy: String,
+    },
     /// Someone asked to stop; nothing of the running step was kept.
     #[error("stopped on request")]
     Cancelled,
@@ -297,6 +309,7 @@ impl Error {
             Self::Spec(_) => ("spec", "Change the field that the message names.".into()),
             Self::Checkpoint(_) => ("checkpoint", "Start this image again from step 0.".into()),
             Self::Tensors { .. } => ("tensors", "Write the file anew.".into()),
+            Self::Environment { remedy, .. } => ("environment", remedy.clone()),
             Self::Cancelled => ("cancelled", "Run the same command again to go on.".into()),
             Self::Png { .. } => ("png", "Name a PNG that excite wrote.".into()),
             Self::Tokenizer { .. } => ("tokenizer", fetch.into()),

@@ -128,6 +128,9 @@ fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
             return Err(vec![format!("{flag} goes with --pipeline empty only")]);
         }
     }
+    let said = |error: excite_diffusion::Error| vec![format!("{error}. {}", error.advice().1)];
+    excite_diffusion::threads().map_err(said)?;
+    excite_diffusion::instructions().map_err(said)?;
     let flags = Flags { worker: &args.worker };
     let loaded: Loaded<Sections> =
         config::load(args.config.as_deref(), &flags).map_err(|error| error.0)?;

@@ -17,9 +17,10 @@ pub(crate) struct ServerArgs {
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   excite doctor
+  excite doctor --quick
   excite doctor --server https://excite.example --json
 
-Looks at this machine, and at what the server reaches: broker, store, progress, workers. Without
+Looks at this machine and what it computes with, and at what the server reaches: broker, store, progress, workers. Without
 --server and EXCITE_SERVER a server on this machine is looked at if there is one.
 
 Exit status: 0 if all is well, 1 if something is not.";
@@ -30,6 +31,10 @@ Exit status: 0 if all is well, 1 if something is not.";
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+
+    /// Measure nothing: leave out how many images are best made together
+    #[arg(long)]
+    pub(crate) quick: bool,
 
     /// Print one JSON object instead of a table
     #[arg(long)]

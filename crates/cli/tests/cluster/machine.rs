@@ -20,7 +20,7 @@ fn a_doctor_says_what_to_do() {
         ]);
         Answer::json(200, &json!({"ok": false, "checks": checks}))
     });
-    let (stdout, _) = ended(&excite(&server, &["doctor"]), 1);
+    let (stdout, _) = ended(&excite(&server, &["doctor", "--quick"]), 1);
     for want in [
         "this machine:\n  ok    device ",
         "bundled model  emoji: SD 1.x, 128 pixels",
@@ -30,19 +30,42 @@ fn a_doctor_says_what_to_do() {
     ] {
         assert!(stdout.contains(want), "{want}\n{stdout}");
     }
-    let (stdout, _) = ended(&excite(&server, &["doctor", "--json"]), 1);
+    let (stdout, _) = ended(&excite(&server, &["doctor", "--quick", "--json"]), 1);
     let object = &objects(&stdout)[0];
     assert_eq!((&object["ok"], &object["v"]), (&json!(false), &json!(1)));
     assert_eq!(object["server"]["checks"][1]["name"], "workers");
-    assert_eq!(object["machine"].as_array().unwrap().len(), 4);
+    let names = object["machine"].as_array().unwrap().iter().map(|check| &check["name"]);
+    let names: Vec<&str> = names.map(|name| name.as_str().unwrap()).collect();
+    let want = ["device", "instructions", "threads", "memory", "models folder", "bundled model"];
+    assert_eq!(names, want);
+    assert_eq!(object["chosen"]["batch_size"], json!(null), "it was not to be measured");
+}
+
+#[test]
+fn a_doctor_says_what_was_chosen_and_why() {
+    let server = Server::new(|_, _| Answer::json(200, &json!({"ok": true, "checks": []})));
+    let mut doctor = command(&server.address(), &["doctor", "--json"]);
+    let doctor = doctor.env("RAYON_NUM_THREADS", "1").env("EXCITE_INSTRUCTIONS", "plain");
+    let (stdout, _) = ended(&doctor.output().unwrap(), 0);
+    let chosen = &objects(&stdout)[0]["chosen"];
+    assert_eq!(chosen["threads"], json!({"count": 1, "from": "variable"}));
+    assert_eq!(chosen["instructions"], "plain");
+    // On a machine that is too busy nothing is chosen, and the check says so.
+    let said = objects(&stdout)[0]["machine"][3]["detail"].as_str().unwrap().to_owned();
+    match chosen["batch_size"]["images"].as_u64() {
+        Some(images) => assert!(said.starts_with(&format!("{images}: ")), "{said}"),
+        None => assert!(said.starts_with("not measured within 5 s"), "{said}"),
+    }
+    let (stdout, _) = ended(&excite(&server, &["doctor", "--quick"]), 0);
+    assert!(stdout.contains("threads") && !stdout.contains("batch size"), "{stdout}");
 }
 
 #[test]
 fn a_doctor_of_a_well_machine_is_content() {
     let server = Server::new(|_, _| Answer::json(200, &json!({"ok": true, "checks": []})));
-    ended(&excite(&server, &["doctor"]), 0);
+    ended(&excite(&server, &["doctor", "--quick"]), 0);
     // A server that was named has to be there.
-    let (stdout, _) = ended(&command(&nowhere(), &["doctor"]).output().unwrap(), 1);
+    let (stdout, _) = ended(&command(&nowhere(), &["doctor", "--quick"]).output().unwrap(), 1);
     assert!(stdout.contains("FAIL  server  the server at "), "{stdout}");
 }
 
