@@ -104,7 +104,8 @@ impl From<excite_diffusion::Error> for Fault {
         let (code, remedy) = error.advice();
         let status = match error {
             excite_diffusion::Error::Cancelled => Status::Interrupted,
-            excite_diffusion::Error::Environment { .. } => Status::Usage,
+            excite_diffusion::Error::Environment { .. }
+            | excite_diffusion::Error::Instructions(_) => Status::Usage,
             _ => Status::Failed,
         };
         Self::new(status, code, with_causes(&error), remedy)

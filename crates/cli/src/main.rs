@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{CommandFactory, Parser};
+use excite_diffusion::Instructions;
 
 use args::{Cli, Command, CompletionsArgs};
 use fault::{Fault, Status};
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Status, Fault> {
     let printer = Printer::new(cli.json());
     if cli.command.computes() {
-        excite_diffusion::instructions()?;
+        Instructions::choose().map_err(excite_diffusion::Error::from)?;
         excite_diffusion::threads()?;
     }
     let interrupted = interrupted()?;

@@ -166,14 +166,22 @@ pub enum Error {
     #[error("out of memory: {0}")]
     OutOfMemory(String),
     /// NaN or infinity appeared while an image was made.
-    #[error("{what} is not finite at step {step} (seed {seed})")]
+    #[error(
+        "{what} is not finite at step {step} (row {row}, seed {seed}){}",
+        layer.as_ref().map_or_else(String::new, |layer| format!("; `{layer}` is the first layer"))
+    )]
     NonFinite {
-        /// "the loss", "the gradient", "the noise prediction" or "the latents".
+        /// "the loss", "the gradient", "the noise prediction", "the latents" or "the picture".
         what: &'static str,
         /// Step, from 0.
         step: usize,
+        /// Which image of its run, from 0.
+        row: usize,
         /// Seed of the image.
         seed: u32,
+        /// The first layer whose output is not finite, by its path in the weight files, if it is
+        /// one of the UNet's or the autoencoder's.
+        layer: Option<String>,
     },
     /// The scheduler cannot make that many steps.
     #[error("`steps` is {steps}, but {scheduler} makes at most {max} with this model")]
@@ -198,7 +206,7 @@ pub enum Error {
         message: String,
     },
     /// A variable of the environment that cannot be meant.
-    #[error("`{variable}` is `{value}`, which {wrong}")]
+    #[error("{variable} is `{value}`, which {wrong}")]
     Environment {
         /// Its name.
         variable: &'static str,
@@ -209,6 +217,9 @@ pub enum Error {
         /// What to do instead.
         remedy: String,
     },
+    /// Vector instructions were asked for that cannot be had.
+    #[error(transparent)]
+    Instructions(#[from] excite_kernels::InstructionsError),
     /// Someone asked to stop; nothing of the running step was kept.
     #[error("stopped on request")]
     Cancelled,
@@ -309,6 +320,10 @@ impl Error {
             Self::Spec(_) => ("spec", "Change the field that the message names.".into()),
             Self::Checkpoint(_) => ("checkpoint", "Start this image again from step 0.".into()),
             Self::Tensors { .. } => ("tensors", "Write the file anew.".into()),
+            Self::Instructions(_) => (
+                "environment",
+                "Set EXCITE_INSTRUCTIONS to one of those, or unset it for the best of them.".into(),
+            ),
             Self::Environment { remedy, .. } => ("environment", remedy.clone()),
             Self::Cancelled => ("cancelled", "Run the same command again to go on.".into()),
             Self::Png { .. } => ("png", "Name a PNG that excite wrote.".into()),

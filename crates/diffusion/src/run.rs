@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::noise::Generator;
 use crate::picture::Picture;
+use crate::probe;
 use crate::scheduler::Scheduler;
 use crate::trace::{Observed, Record};
 use crate::unet::Conditioning;
@@ -204,8 +205,8 @@ impl<'m> Run<'m> {
         let latents = scheduler.step(step, &prediction, &latents, noise.as_ref())?;
         let latents: Vec<Tensor> =
             (0..self.rows.len()).map(|r| latents.get(r)).collect::<Result<_, _>>()?;
-        for (row, latents) in self.rows.iter().zip(&latents) {
-            row.require_finite(latents, "the latents", step)?;
+        for (r, (row, latents)) in self.rows.iter().zip(&latents).enumerate() {
+            row.require_finite(latents, ("the latents", step, r), || None)?;
         }
         // 4. Only now is anything kept.
         self.scheduler = scheduler;
@@ -331,9 +332,12 @@ impl<'m> Run<'m> {
         // One image at a time: a decoded picture needs far more memory than its latents.
         self.rows
             .into_iter()
-            .map(|row| {
-                let decoded = vae.decode(&row.latents.unsqueeze(0)?)?.squeeze(0)?;
-                row.require_finite(&decoded, "the picture", self.done)?;
+            .enumerate()
+            .map(|(r, row)| {
+                let latents = row.latents.unsqueeze(0)?;
+                let decoded = vae.decode(&latents)?.squeeze(0)?;
+                let find = || probe::not_finite(|| vae.decode(&latents));
+                row.require_finite(&decoded, ("the picture", self.done, r), find)?;
                 let image = decoded.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
                 Ok(Rendered {
                     picture: Picture::from_tensor(&image)?,
@@ -384,7 +388,8 @@ impl<'m> Run<'m> {
                 }
                 None => conditional,
             };
-            row.require_finite(&noise, "the noise prediction", step)?;
+            let find = || probe::not_finite(|| unet.noise(&input, timestep, &keys));
+            row.require_finite(&noise, ("the noise prediction", step, r), find)?;
             combined.push(noise);
             observed.push(match &maps {
                 Some(maps) => row.observe(&maps.get(halves.len() + r)?, map_size)?,

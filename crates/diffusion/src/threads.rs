@@ -104,7 +104,7 @@ mod tests {
     fn what_is_no_number_of_threads_is_refused_by_name() {
         for value in ["", "two", "-1", "1.5", "1025", "99999999999999999999", " 2"] {
             let error = of(Some(value), 2, None).unwrap_err();
-            let want = format!("`RAYON_NUM_THREADS` is `{value}`, which is no number of threads");
+            let want = format!("RAYON_NUM_THREADS is `{value}`, which is no number of threads");
             assert_eq!(error.to_string(), want);
             assert!(error.advice().1.contains("1..=1024"), "{error}");
         }

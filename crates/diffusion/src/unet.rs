@@ -24,6 +24,7 @@ use crate::device::{Compute, Precision, leave};
 use crate::error::Error;
 use crate::folder::Loader;
 use crate::layers::{Conv2d, GroupNorm, Linear, Shape as ConvShape, gradient_times};
+use crate::probe::seen;
 use crate::text::TextStates;
 
 /// Stem of the weight files.
@@ -319,7 +320,8 @@ impl UNet {
         let time = self.time_embedding(timestep, conditioning)?;
         let pass = Pass { time: &time, conditioning };
         let latents = gradient_times(latents, 1. / self.gradient_scale())?;
-        let mut x = self.conv_in.forward(&self.compute.enter(&latents)?)?;
+        let latents = self.compute.enter(&latents)?;
+        let mut x = seen("", "conv_in", self.conv_in.forward(&latents)?)?;
         let mut skips = vec![x.clone()];
         for stage in &self.down {
             match stage.down(x, &pass, &mut skips, capture)? {
@@ -337,8 +339,8 @@ impl UNet {
                 stop => return Ok(stop),
             }
         }
-        let noise = self.conv_out.forward(&self.norm_out.forward(&x)?)?;
-        Ok(ControlFlow::Continue(noise))
+        let x = seen("", "conv_norm_out", self.norm_out.forward(&x)?)?;
+        Ok(ControlFlow::Continue(seen("", "conv_out", self.conv_out.forward(&x)?)?))
     }
 
     /// The timestep through two linear layers, what the conditioning adds, and the activation that
@@ -347,8 +349,9 @@ impl UNet {
         let Config { flip_sin_to_cos, freq_shift, .. } = self.config;
         let channels = self.config.levels[0].channels;
         let embedding = sinusoids(&[timestep], channels, flip_sin_to_cos, freq_shift)?;
-        let embedding = self.compute.enter(&embedding)?;
-        let embedding = self.time2.forward(&self.time1.forward(&embedding)?.silu()?)?;
+        let embedding = self.time1.forward(&self.compute.enter(&embedding)?)?;
+        let embedding = seen("time_embedding", "linear_1", embedding)?.silu()?;
+        let embedding = seen("time_embedding", "linear_2", self.time2.forward(&embedding)?)?;
         match &conditioning.added {
             Some(added) => added.broadcast_add(&embedding)?.silu(),
             None => embedding.silu(),

@@ -9,6 +9,7 @@ use crate::device::{Compute, leave};
 use crate::error::Error;
 use crate::folder::Loader;
 use crate::layers::{Conv2d, GroupNorm, SelfAttention, Shape, upsample_nearest};
+use crate::probe::seen;
 use crate::unet::{Norm, Resnet};
 use crate::weights::Scope;
 
@@ -132,6 +133,7 @@ struct Encoder {
 struct Stage {
     resnets: Vec<Resnet>,
     resample: Option<Conv2d>,
+    path: String,
 }
 
 struct Middle {
@@ -145,6 +147,7 @@ struct Attention {
     norm: GroupNorm,
     attention: SelfAttention,
     out: Conv2d,
+    path: String,
 }
 
 impl Vae {
@@ -232,15 +235,18 @@ impl Decoder {
     }
 
     fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let mut x = self.conv_in.forward(&self.post_quant.forward(latents)?)?;
-        x = self.middle.forward(&x)?;
+        let x = seen("", "post_quant_conv", self.post_quant.forward(latents)?)?;
+        let x = seen("decoder", "conv_in", self.conv_in.forward(&x)?)?;
+        let mut x = self.middle.forward(&x)?;
         for stage in &self.up {
             x = stage.resnets(x)?;
             if let Some(convolution) = &stage.resample {
-                x = convolution.forward(&upsample_nearest(&x)?)?;
+                let larger = convolution.forward(&upsample_nearest(&x)?)?;
+                x = seen(&stage.path, "upsamplers.0.conv", larger)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?)
+        let x = seen("decoder", "conv_norm_out", self.norm_out.forward(&x)?)?;
+        seen("decoder", "conv_out", self.conv_out.forward(&x)?)
     }
 }
 
@@ -303,7 +309,7 @@ impl Stage {
             Resnet::load(&scope.at(&format!("resnets.{j}")), (cin, this), None, norm, SIDE)
         };
         let resnets = (0..layers).map(resnet).collect::<crate::Result<_>>()?;
-        Ok(Self { resnets, resample: resample.transpose()? })
+        Ok(Self { resnets, resample: resample.transpose()?, path: scope.path() })
     }
 
     fn resnets(&self, x: Tensor) -> Result<Tensor> {
@@ -338,11 +344,13 @@ impl Attention {
             norm: GroupNorm::load(&scope.at("group_norm"), c, groups, EPS, false)?,
             attention: SelfAttention::new([query, key, value], 1),
             out: linear(&["to_out.0", "proj_attn"])?,
+            path: scope.path(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let attended = self.attention.forward(&self.norm.forward(x)?)?;
-        self.out.forward_plus(&attended, x)
+        let h = seen(&self.path, "group_norm", self.norm.forward(x)?)?;
+        let h = seen(&self.path, "", self.attention.forward(&h)?)?;
+        seen(&self.path, "to_out.0", self.out.forward_plus(&h, x)?)
     }
 }

@@ -230,6 +230,11 @@ impl Scope<'_> {
             || from.next().is_some_and(|(first, _)| first.starts_with(&below))
     }
 
+    /// The path of a module, for messages.
+    pub(crate) fn path(&self) -> String {
+        self.prefix.trim_end_matches('.').to_owned()
+    }
+
     /// The first of `names` that is there, else the first: for legacy names of a module.
     pub(crate) fn at_any(&self, names: &[&str]) -> Self {
         let found = names.iter().find(|name| self.has(name)).unwrap_or(&names[0]);

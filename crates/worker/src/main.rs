@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use excite_diffusion::{Compute, DeviceChoice, Precision};
+use excite_diffusion::{Compute, DeviceChoice, Instructions, Precision};
 use excite_service::config::{self, Loaded};
 use excite_service::signals::Signals;
 use excite_service::{health, ports, process};
@@ -130,7 +130,7 @@ fn load(args: &Args) -> Result<(Loaded<Sections>, Config), Vec<String>> {
     }
     let said = |error: excite_diffusion::Error| vec![format!("{error}. {}", error.advice().1)];
     excite_diffusion::threads().map_err(said)?;
-    excite_diffusion::instructions().map_err(said)?;
+    Instructions::choose().map_err(|error| said(error.into()))?;
     let flags = Flags { worker: &args.worker };
     let loaded: Loaded<Sections> =
         config::load(args.config.as_deref(), &flags).map_err(|error| error.0)?;

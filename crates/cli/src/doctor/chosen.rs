@@ -34,7 +34,7 @@ impl Chosen {
     /// If the environment sets what cannot be.
     pub(super) fn find(quick: bool) -> Result<Self, Fault> {
         Ok(Self {
-            instructions: excite_diffusion::instructions()?,
+            instructions: Instructions::choose().map_err(excite_diffusion::Error::from)?,
             threads: excite_diffusion::threads()?,
             images: (!quick).then(|| images_together(PATIENCE)),
         })
@@ -75,13 +75,10 @@ impl Chosen {
 }
 
 fn why_instructions(used: Instructions) -> String {
-    let machine = Instructions::of_machine();
-    match used == machine {
+    let best = Instructions::available().next().unwrap_or(used);
+    match used == best {
         true => format!("{used}, the best of this machine"),
-        false => format!(
-            "{used}, set by {}; this machine has {machine}",
-            excite_diffusion::INSTRUCTIONS_VARIABLE
-        ),
+        false => format!("{used}, set by EXCITE_INSTRUCTIONS; this machine has {best}"),
     }
 }
 

@@ -12,6 +12,7 @@ use super::row::Guided;
 use crate::error::{Error, Result};
 use crate::guidance::attend_and_excite::{Evaluation, Subjects};
 use crate::guidance::{Refining, step_size};
+use crate::probe;
 use crate::unet::Conditioning;
 
 /// Updates stop before this step if no threshold is due.
@@ -170,8 +171,9 @@ impl Run<'_> {
         for (i, image) in subset.iter_mut().enumerate() {
             let evaluation = image.subjects.evaluate(&maps.get(i)?, size)?;
             if !evaluation.loss.is_finite() {
-                let seed = self.rows[image.row].spec.seed;
-                return Err(Error::NonFinite { what: "the loss", step, seed });
+                let (row, seed) = (image.row, self.rows[image.row].spec.seed);
+                let layer = probe::not_finite(|| unet.map(leaf.as_tensor(), timestep, &keys));
+                return Err(Error::NonFinite { what: "the loss", step, row, seed, layer });
             }
             // The images share no operation across the batch, so the sum's gradient is each one's.
             total = match (total, &evaluation.tensor) {
@@ -196,7 +198,16 @@ impl Run<'_> {
                 _ => None,
             };
             if let Some(gradient) = &gradient {
-                self.rows[image.row].require_finite(gradient, "the gradient", step)?;
+                let find = || {
+                    probe::not_finite(|| -> Result<()> {
+                        let maps = unet.map(leaf.as_tensor(), timestep, &keys)?;
+                        let again = image.subjects.clone().evaluate(&maps.get(i)?, size)?;
+                        again.tensor.map(|loss| loss.backward()).transpose()?;
+                        Ok(())
+                    })
+                };
+                let what = ("the gradient", step, image.row);
+                self.rows[image.row].require_finite(gradient, what, find)?;
             }
             image.take(evaluation, gradient);
         }

@@ -131,16 +131,17 @@ impl Row {
         }
     }
 
+    /// Fails if `tensor` is not finite; `find` then looks for the layer.
     pub(super) fn require_finite(
         &self,
         tensor: &Tensor,
-        what: &'static str,
-        step: usize,
+        (what, step, row): (&'static str, usize, usize),
+        find: impl FnOnce() -> Option<String>,
     ) -> Result<()> {
         if tensor.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
             return Ok(());
         }
-        Err(Error::NonFinite { what, step, seed: self.spec.seed })
+        Err(Error::NonFinite { what, step, row, seed: self.spec.seed, layer: find() })
     }
 
     /// Scores and columns of a map `[h * w, 77]` that guidance did not ask for.

@@ -11,6 +11,7 @@ use crate::layers::{
     ChannelNorm, Conv2d, GroupNorm, Linear, SelfAttention, apply_probabilities, attend_text, geglu,
     mean_of_heads, probabilities, recomputed,
 };
+use crate::probe::seen;
 use crate::weights::Scope;
 
 /// `Break`: the last map that was wanted is captured, the rest need not be computed.
@@ -25,6 +26,7 @@ pub(super) struct Transformer {
     /// What a block needs for its gradient is not kept but computed again: the ten blocks a
     /// transformer of SDXL would keep 13 GB. Bits do not depend on it.
     recompute: bool,
+    path: String,
 }
 
 /// Keys and values of a text for one cross-attention.
@@ -40,6 +42,7 @@ struct Block {
     /// `[in] -> [2 * inner]`: values, then gates.
     ff_in: Conv2d,
     ff_out: Conv2d,
+    path: String,
 }
 
 struct CrossAttention {
@@ -54,6 +57,7 @@ struct CrossAttention {
     /// Whether its probabilities are part of the maps. They are then made apart whether a pass
     /// collects them or not, so that the bits of its result do not depend on who looks.
     mapped: bool,
+    path: String,
 }
 
 /// Where a transformer stands in the UNet.
@@ -82,6 +86,7 @@ impl Transformer {
             blocks,
             proj_out: Conv2d::load_linear(&scope.at("proj_out"), (channels, channels))?,
             recompute: place.config.transformer_layers > 1,
+            path: scope.path(),
         })
     }
 
@@ -92,7 +97,8 @@ impl Transformer {
         conditioning: &Conditioning,
         capture: &mut Capture,
     ) -> Result<Flow> {
-        let mut y = self.proj_in.forward(&self.norm.forward(x)?)?;
+        let normal = seen(&self.path, "norm", self.norm.forward(x)?)?;
+        let mut y = seen(&self.path, "proj_in", self.proj_in.forward(&normal)?)?;
         for block in &self.blocks {
             let keys = conditioning.of(block.attn2.index)?;
             let flow = match self.recompute && y.track_op() {
@@ -104,7 +110,8 @@ impl Transformer {
                 ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
             }
         }
-        Ok(ControlFlow::Continue(self.proj_out.forward_plus(&y, x)?))
+        let y = seen(&self.path, "proj_out", self.proj_out.forward_plus(&y, x)?)?;
+        Ok(ControlFlow::Continue(y))
     }
 
     /// Keys and values of a text, one pair a block.
@@ -128,20 +135,26 @@ impl Block {
             norm3: ChannelNorm::load(&scope.at("norm3"), c, 1e-5)?,
             ff_in: Conv2d::load_linear(&scope.at("ff.net.0.proj"), (c, 2 * inner))?,
             ff_out: Conv2d::load_linear(&scope.at("ff.net.2"), (inner, c))?,
+            path: scope.path(),
         })
     }
 
     /// `[b, c, h, w]` to the same.
     fn forward(&self, x: &Tensor, keys: TextKeys<'_>, capture: &mut Capture) -> Result<Flow> {
-        let attended = self.attn1.forward(&self.norm1.forward(x)?)?;
-        let x = self.attn1_out.forward_plus(&attended, x)?;
-        let attended = match self.attn2.forward(&self.norm2.forward(&x)?, keys, capture)? {
+        let seen = |layer: &str, output: Tensor| seen(&self.path, layer, output);
+        let h = seen("norm1", self.norm1.forward(x)?)?;
+        let h = seen("attn1", self.attn1.forward(&h)?)?;
+        let x = seen("attn1.to_out.0", self.attn1_out.forward_plus(&h, x)?)?;
+        let h = seen("norm2", self.norm2.forward(&x)?)?;
+        let h = match self.attn2.forward(&h, keys, capture)? {
             ControlFlow::Continue(attended) => attended,
             ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
         };
-        let x = self.attn2.out.forward_plus(&attended, &x)?;
-        let h = geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
-        Ok(ControlFlow::Continue(self.ff_out.forward_plus(&h, &x)?))
+        let x = seen("attn2.to_out.0", self.attn2.out.forward_plus(&h, &x)?)?;
+        let h = seen("norm3", self.norm3.forward(&x)?)?;
+        let h = seen("ff.net.0.proj", self.ff_in.forward(&h)?)?;
+        let h = seen("ff.net.0", geglu(&h)?)?;
+        Ok(ControlFlow::Continue(seen("ff.net.2", self.ff_out.forward_plus(&h, &x)?)?))
     }
 
     /// As [`Block::forward`], with `x` as all that is kept for the gradient.
@@ -198,6 +211,7 @@ impl CrossAttention {
             index,
             level: place.level,
             mapped: place.level == place.map_level,
+            path: scope.path(),
         })
     }
 
@@ -214,16 +228,19 @@ impl CrossAttention {
         (key, value): TextKeys<'_>,
         capture: &mut Capture,
     ) -> Result<Flow> {
-        let query = self.query.forward(x)?;
+        let seen = |layer: &str, output: Tensor| seen(&self.path, layer, output);
+        // Made before the pass, with weights of this layer.
+        let (key, value) = (&seen("to_k", key.clone())?, &seen("to_v", value.clone())?);
+        let query = seen("to_q", self.query.forward(x)?)?;
         if !self.mapped {
-            let attended = attend_text(&query, (key, value), self.heads)?;
+            let attended = seen("", attend_text(&query, (key, value), self.heads)?)?;
             return Ok(ControlFlow::Continue(attended));
         }
-        let probabilities = probabilities(&query, key, self.heads)?;
+        let probabilities = seen("", probabilities(&query, key, self.heads)?)?;
         if capture.wants(self.level) && capture.keep(mean_of_heads(&probabilities)?)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        let attended = apply_probabilities(&probabilities, value)?;
+        let attended = seen("", apply_probabilities(&probabilities, value)?)?;
         Ok(ControlFlow::Continue(attended.reshape(x.shape())?))
     }
 }

@@ -8,6 +8,7 @@ use super::attention::{Flow, Place, Transformer};
 use super::config::{Config, Level};
 use super::{Capture, Conditioning};
 use crate::layers::{Conv2d, GroupNorm, Linear, Shape, upsample_nearest};
+use crate::probe::seen;
 use crate::weights::Scope;
 
 /// What group normalisations have in common.
@@ -25,6 +26,7 @@ pub(crate) struct Resnet {
     norm2: GroupNorm,
     conv2: Conv2d,
     shortcut: Option<Conv2d>,
+    path: String,
 }
 
 impl Resnet {
@@ -48,6 +50,7 @@ impl Resnet {
             norm2: GroupNorm::load(&scope.at("norm2"), cout, groups, eps, true)?,
             conv2: Conv2d::load(&scope.at("conv2"), (cout, cout), shape)?,
             shortcut: shortcut.transpose()?,
+            path: scope.path(),
         })
     }
 
@@ -57,15 +60,27 @@ impl Resnet {
         // One row at a time: a product with one row and one with many rows sum in a different
         // order. Where images share the timestep and no more is known of them, once for all.
         let shift = match (&self.time, time) {
-            (Some(projection), Some(time)) => Some(projection.forward(time)?.squeeze(1)?),
+            (Some(projection), Some(time)) => {
+                let shift = projection.forward(time)?.squeeze(1)?;
+                Some(self.seen("time_emb_proj", shift)?)
+            }
             _ => None,
         };
-        let h = self.conv1.forward_shifted(&self.norm1.forward(x)?, shift.as_ref())?;
-        let h = self.norm2.forward(&h)?;
-        match &self.shortcut {
-            Some(shortcut) => self.conv2.forward_plus(&h, &shortcut.forward(x)?),
-            None => self.conv2.forward_plus(&h, x),
-        }
+        let h = self.seen("norm1", self.norm1.forward(x)?)?;
+        let h = self.seen("conv1", self.conv1.forward_shifted(&h, shift.as_ref())?)?;
+        let h = self.seen("norm2", self.norm2.forward(&h)?)?;
+        let y = match &self.shortcut {
+            Some(shortcut) => {
+                let x = self.seen("conv_shortcut", shortcut.forward(x)?)?;
+                self.conv2.forward_plus(&h, &x)?
+            }
+            None => self.conv2.forward_plus(&h, x)?,
+        };
+        self.seen("conv2", y)
+    }
+
+    fn seen(&self, layer: &str, output: Tensor) -> Result<Tensor> {
+        seen(&self.path, layer, output)
     }
 }
 
@@ -80,6 +95,7 @@ pub(super) struct Stage {
     resnets: Vec<Resnet>,
     transformers: Vec<Transformer>,
     resample: Option<Conv2d>,
+    path: String,
 }
 
 /// Loads stages in the order of execution.
@@ -170,7 +186,7 @@ impl Builder<'_> {
             Resnet::load(&scope, channels, Some(self.time), norm, side)
         };
         let resnets = channels.iter().enumerate().map(resnet).collect::<crate::Result<_>>()?;
-        Ok(Stage { resnets, transformers, resample })
+        Ok(Stage { resnets, transformers, resample, path: scope.path() })
     }
 }
 
@@ -195,7 +211,7 @@ impl Stage {
             skips.push(x.clone());
         }
         if let Some(downsample) = &self.resample {
-            x = downsample.forward(&x)?;
+            x = seen(&self.path, "downsamplers.0.conv", downsample.forward(&x)?)?;
             skips.push(x.clone());
         }
         Ok(ControlFlow::Continue(x))
@@ -226,7 +242,8 @@ impl Stage {
             }
         }
         if let Some(convolution) = &self.resample {
-            x = convolution.forward(&upsample_nearest(&x)?)?;
+            let larger = convolution.forward(&upsample_nearest(&x)?)?;
+            x = seen(&self.path, "upsamplers.0.conv", larger)?;
         }
         Ok(ControlFlow::Continue(x))
     }

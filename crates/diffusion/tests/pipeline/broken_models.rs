@@ -149,9 +149,12 @@ fn another_kind_of_model_is_refused_with_its_remedy() {
 /// Weights that are finite but overflow on the way: the value is named, nothing is painted.
 #[test]
 fn a_value_that_is_not_finite_stops_the_image() {
-    for (key, want) in [
-        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.weight", "the loss"),
-        ("conv_out.bias", "the noise prediction"),
+    let query = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q";
+    let first = format!("; `{query}` is the first layer");
+    for (key, want, layer) in [
+        (&format!("{query}.weight")[..], "the loss", &first[..]),
+        // The layer's own output is finite: it is too much times the guidance scale.
+        ("conv_out.bias", "the noise prediction", ""),
     ] {
         let directory = copy();
         edit(&directory.path().join(UNET), |tensors| {
@@ -164,11 +167,58 @@ fn a_value_that_is_not_finite_stops_the_image() {
         let spec = Spec { model: model.name().to_owned(), ..spec };
         let mut run = Run::start(&model, &[spec], Outputs::default()).unwrap();
         let error = run.step(&never).unwrap_err();
-        assert_eq!(error.to_string(), format!("{want} is not finite at step 0 (seed 5)"));
+        let want = format!("{want} is not finite at step 0 (row 0, seed 5){layer}");
+        assert_eq!(error.to_string(), want);
     }
 }
 
 /// The digest covers what was loaded: another weight, another model.
+/// Weights so large that what the layer gives overflows, in each network and in each kind of layer.
+#[test]
+fn a_layer_that_overflows_is_named_by_its_path() {
+    const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+    let block = "down_blocks.0.attentions.0.transformer_blocks.0";
+    let guided = r#"{"prompt": "a cat and a frog", "seeds": "0..2", "steps": 1}"#;
+    let plain = r#"{"prompt": "a cat", "seeds": "0..2", "steps": 1, "method": "none"}"#;
+    #[rustfmt::skip]
+    let table = [
+        (UNET, "conv_in".to_owned(),                         "conv_in".to_owned(),       guided, "the loss"),
+        (UNET, "down_blocks.0.resnets.0.conv2".into(),       "down_blocks.0.resnets.0.conv2".into(), guided, "the loss"),
+        (UNET, format!("{block}.attn1.to_v"),                format!("{block}.attn1"),   guided, "the loss"),
+        (UNET, format!("{block}.attn2.to_k"),                format!("{block}.attn2.to_k"), plain, "the noise prediction"),
+        (UNET, format!("{block}.ff.net.2"),                  format!("{block}.ff.net.2"), plain, "the noise prediction"),
+        (UNET, "up_blocks.0.upsamplers.0.conv".into(),       "up_blocks.0.upsamplers.0.conv".into(), plain, "the noise prediction"),
+        (UNET, "time_embedding.linear_2".into(),             "time_embedding.linear_2".into(), plain, "the noise prediction"),
+        (VAE,  "decoder.conv_in".into(),                     "decoder.conv_in".into(),   plain, "the picture"),
+        (VAE,  "decoder.up_blocks.1.resnets.0.conv1".into(), "decoder.up_blocks.1.resnets.0.conv1".into(), plain, "the picture"),
+    ];
+    for (file, tensor, layer, line, what) in table {
+        let directory = copy();
+        edit(&directory.path().join(file), |tensors| {
+            let weights = tensors.get_mut(&format!("{tensor}.weight")).unwrap();
+            let full = weights.to_dtype(candle_core::DType::F32).unwrap();
+            let most = full.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            let most = f64::from(most.to_scalar::<f32>().unwrap());
+            *weights = ((full / most).unwrap() * 3e38).unwrap();
+        });
+        let model = load(directory.path()).unwrap();
+        let specs: Vec<Spec> = specs(line)
+            .into_iter()
+            .map(|spec| Spec { model: model.name().to_owned(), ..spec })
+            .collect();
+        let run = Run::start(&model, &specs, Outputs::default()).unwrap();
+        let error = run.complete(&never, |_| ()).err().unwrap();
+        let said = error.to_string();
+        assert!(said.ends_with(&format!("; `{layer}` is the first layer")), "{tensor}: {said}");
+        match error {
+            Error::NonFinite { what: found, row, .. } => {
+                assert_eq!((found, row), (what, 0), "{said}")
+            }
+            other => panic!("{tensor}: {other}"),
+        }
+    }
+}
+
 #[test]
 fn the_digest_is_that_of_the_files() {
     let directory = copy();
