@@ -165,7 +165,7 @@ impl Config {
         if self.model_cache_bytes > 0 {
             return self.model_cache_bytes;
         }
-        let free = compute.free_bytes().ok().flatten().or_else(free_bytes);
+        let free = compute.free_bytes().ok().flatten().or_else(memory::available_bytes);
         free.map_or(MODEL_CACHE_BYTES, |free| free / 10 * 6)
     }
 }

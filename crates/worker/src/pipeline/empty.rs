@@ -73,8 +73,8 @@ impl Pipeline for Paced {
     }
 
     /// What costs so much is looked for before it is made.
-    fn kind(&self) -> Option<&'static str> {
-        Some("empty")
+    fn kind(&self) -> Option<String> {
+        Some("empty".to_owned())
     }
 
     fn self_test(&mut self) -> Result<(), String> {
