@@ -325,11 +325,12 @@ mod tests {
     }
 
     /// The way that a GPU takes, on the CPU: composed layers, 16 bits between them, and f32 at the
-    /// ends. What differs is what the precision cannot hold (11 and 8 bits).
+    /// ends. What differs is what the precision cannot hold (11 bits). candle multiplies bf16 on GPUs
+    /// alone, so that format is tried there.
     #[test]
     fn in_16_bits_the_numbers_are_those_of_f32_as_far_as_the_bits_go() {
         let wanted = numbers(&Model::load(&Folder::Directory(emoji())).unwrap());
-        for (precision, tolerance) in [(Precision::F16, 1e-2), (Precision::Bf16, 8e-2)] {
+        for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::F16, 1e-2)] {
             let compute = Compute::composed(precision);
             let model = Model::load_on(&Folder::Directory(emoji()), &compute).unwrap();
             assert!(model.bytes() < 4 * 2_000_000_000 && model.compute().kind() == "test");

@@ -253,9 +253,12 @@ mod tests {
         y
     }
 
+    /// Size, stride and padding of a kernel.
+    type Shape = (usize, usize, usize);
+
     #[rustfmt::skip]
-    const TABLE: [((usize, usize, usize), (usize, usize)); 12] = [
-        // size stride padding  height width
+    const TABLE: [(Shape, (usize, usize)); 12] = [
+        // height, width of the image behind the kernel's shape
         ((3, 1, 1), (8, 8)),
         ((3, 1, 1), (5, 9)),
         ((3, 1, 1), (16, 16)),
