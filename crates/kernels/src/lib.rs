@@ -1,11 +1,11 @@
 //! Kernels of frozen layers on the CPU: results, and the gradients of their inputs alone.
 //!
-//! Weights never change, so they are laid out once ([`blocks`]) and the same copy serves the forward
+//! Weights never change, so they are laid out once (`blocks`) and the same copy serves the forward
 //! pass and the gradient. Activations are channels first everywhere, `[image, channel, pixel]`: rows
 //! of pixels are what vector instructions work along, and nothing is transposed between layers.
 //!
 //! Determinism: an element of a product is one sum whose order depends on the depth alone
-//! ([`product`]), other sums have fixed lanes. So neither batch, threads nor interruptions change a
+//! (`product`), other sums have fixed lanes. So neither batch, threads nor interruptions change a
 //! bit; which instructions are used may ([`Instructions`]).
 //!
 //! Not here: graphs and gradients of whole networks, which are candle's.
