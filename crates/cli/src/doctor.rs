@@ -5,7 +5,7 @@ mod chosen;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use excite_diffusion::Outline;
+use excite_diffusion::{Compute, DeviceChoice, Outline};
 use excite_jobs::api::{Check, Doctor};
 use excite_service::memory;
 use serde_json::json;
@@ -84,7 +84,16 @@ fn failed(name: &str, detail: String, remedy: String) -> Check {
 fn device() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
-    well("device", format!("{}, {cores}", excite_diffusion::kind()))
+    // What `--device auto` takes.
+    let chosen = Compute::choose(DeviceChoice::Auto, None);
+    match chosen.and_then(|compute| Ok((compute.free_bytes()?, compute))) {
+        Ok((None, compute)) => well("device", format!("{}, {cores}", compute.kind())),
+        Ok((Some(free), compute)) => {
+            let (name, kind, free) = (compute.name(), compute.kind(), bytes(free));
+            well("device", format!("{name} ({kind}), {free} free; {cores}"))
+        }
+        Err(error) => failed("device", error.to_string(), error.advice().1),
+    }
 }
 
 fn memory() -> Check {

@@ -36,13 +36,35 @@ pub(crate) use tokens::{LayerNorm, Linear, softmax};
 
 /// Whether what is computed with this tensor is the work of kernels.
 fn has_kernels(tensor: &Tensor) -> bool {
+    #[cfg(test)]
+    if testing::is_composed() {
+        return false;
+    }
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
 /// What the tests of the layers share.
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
+    use std::cell::Cell;
+
     use candle_core::{Device, Tensor, Var};
+
+    thread_local! {
+        static COMPOSED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Loads and computes on this thread with composed layers, as on a GPU.
+    pub(crate) fn composed<T>(f: impl FnOnce() -> T) -> T {
+        COMPOSED.set(true);
+        let result = f();
+        COMPOSED.set(false);
+        result
+    }
+
+    pub(super) fn is_composed() -> bool {
+        COMPOSED.get()
+    }
 
     /// Values in -1..1 that repeat only after a while.
     pub(super) fn values(shape: &[usize], seed: u64) -> Tensor {

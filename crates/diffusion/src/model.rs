@@ -265,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::device::Precision;
+    use crate::layers::testing::composed;
     use crate::unet::Conditioning;
 
     fn emoji() -> PathBuf {
@@ -324,26 +325,27 @@ mod tests {
         ]
     }
 
-    /// The way that a GPU takes, on the CPU: composed layers, 16 bits between them, and f32 at the
-    /// ends. What differs is what the precision cannot hold (11 bits). candle multiplies bf16 on GPUs
-    /// alone, so that format is tried there.
+    /// The way that a GPU takes, on the CPU: composed layers, what lies between them in f32 or f16,
+    /// f32 at the ends. What differs in f16 is what its 11 bits cannot hold. (candle multiplies no
+    /// bf16 on a CPU.)
     #[test]
-    fn in_16_bits_the_numbers_are_those_of_f32_as_far_as_the_bits_go() {
+    fn composed_layers_give_the_numbers_of_the_kernels_as_far_as_the_bits_go() {
         let wanted = numbers(&Model::load(&Folder::Directory(emoji())).unwrap());
-        for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::F16, 1e-2)] {
+        for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::F16, 5e-3)] {
             let compute = Compute::composed(precision);
-            let model = Model::load_on(&Folder::Directory(emoji()), &compute).unwrap();
-            assert!(model.bytes() < 4 * 2_000_000_000 && model.compute().kind() == "test");
-            for ((name, want), (_, got)) in wanted.iter().zip(numbers(&model)) {
+            let got = composed(|| {
+                let model = Model::load_on(&Folder::Directory(emoji()), &compute).unwrap();
+                numbers(&model)
+            });
+            for ((name, want), (_, got)) in wanted.iter().zip(got) {
                 assert_eq!(got.dtype(), DType::F32, "{name}");
                 let largest = |t: &Tensor| {
                     let flat = t.abs().unwrap().flatten_all().unwrap();
                     flat.max(0).unwrap().to_scalar::<f32>().unwrap()
                 };
                 let off = largest(&(want - &got).unwrap()) / largest(want);
-                eprintln!("{precision} {name:<10} {off:.2e}");
                 // The autoencoder computes in f32 whatever the others do.
-                let tolerance = if *name == "picture" { 1e-6 } else { tolerance };
+                let tolerance = if *name == "picture" { 2e-5 } else { tolerance };
                 assert!(off <= tolerance, "{precision}: {name} is off by {off}");
             }
         }

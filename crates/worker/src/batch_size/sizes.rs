@@ -179,7 +179,8 @@ impl BatchSizes {
     /// # Errors
     /// How many images there is memory for, if that is less and nobody set how many to make.
     pub fn begin(&self, model: &Model, spec: &Spec, images: usize) -> Result<(), usize> {
-        let on_cpu = excite_diffusion::kind().starts_with("cpu");
+        // A GPU's memory is not the process's; where it is short, the micro-batch is halved.
+        let on_cpu = !model.compute().is_gpu();
         let (available, total) = match on_cpu {
             true => (memory::available_bytes(), memory::total_bytes()),
             false => (None, None),
