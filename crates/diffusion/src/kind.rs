@@ -1,19 +1,19 @@
 //! The kind of machine: the same job gives the same bytes on machines of one kind.
 
-/// That of this machine's CPU; a model on a GPU has another ([`crate::Compute::kind`]).
-///
-/// For example `cpu-avx512-f32`: device, vector instructions that the GEMM kernels find at run
-/// time, and number format.
+use std::sync::OnceLock;
+
+use excite_kernels::{Instructions, instructions};
+
+/// For example `cpu-avx512-f32`: device, vector instructions, and number format. Where
+/// `EXCITE_INSTRUCTIONS` asks for less than the processor has, both are named, as in
+/// `cpu-avx512-f32-plain`, since the text encoder's library goes on to use what it finds.
 pub fn kind() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "cpu-avx512-f32";
+    static KIND: OnceLock<String> = OnceLock::new();
+    KIND.get_or_init(|| {
+        let best = Instructions::available().next().unwrap_or(Instructions::Plain);
+        match instructions() {
+            used if used == best => format!("cpu-{best}-f32"),
+            used => format!("cpu-{best}-f32-{used}"),
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
-            return "cpu-avx2-f32";
-        }
-    }
-    if cfg!(target_arch = "aarch64") { "cpu-neon-f32" } else { "cpu-plain-f32" }
+    })
 }

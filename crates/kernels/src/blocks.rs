@@ -19,24 +19,22 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// From `value(tap, row, column)`.
+    /// `fill(row, column, values)` gives what is there, a value for each tap.
     pub(crate) fn new(
         taps: usize,
         (rows, columns): (usize, usize),
-        value: impl Fn(usize, usize, usize) -> f32,
+        fill: impl Fn(usize, usize, &mut [f32]),
     ) -> Self {
         let (down, across) = (rows.div_ceil(SIDE), columns.div_ceil(SIDE));
-        let mut values = Vec::with_capacity(down * taps * across * AREA);
-        for i in 0..down {
-            for tap in 0..taps {
-                for j in 0..across {
-                    for column in j * SIDE..(j + 1) * SIDE {
-                        for row in i * SIDE..(i + 1) * SIDE {
-                            let inside = row < rows && column < columns;
-                            values.push(if inside { value(tap, row, column) } else { 0. });
-                        }
-                    }
-                }
+        let mut values = vec![0f32; down * taps * across * AREA];
+        let mut each = vec![0f32; taps];
+        for row in 0..rows {
+            for column in 0..columns {
+                fill(row, column, &mut each);
+                let block = row / SIDE * taps * across + column / SIDE;
+                let place = block * AREA + column % SIDE * SIDE + row % SIDE;
+                let places = values[place..].iter_mut().step_by(across * AREA);
+                places.zip(&each).for_each(|(place, value)| *place = *value);
             }
         }
         Self { taps, rows, columns, values }
@@ -113,7 +111,7 @@ mod tests {
     fn both_ways_of_making_blocks_agree() {
         // A 13 x 10 matrix whose columns lie 15 values apart.
         let values: Vec<f32> = (0..10 * 15).map(|i| i as f32).collect();
-        let one = Blocks::new(1, (13, 10), |_, row, column| values[column * 15 + row]);
+        let one = Blocks::new(1, (13, 10), |row, column, each| each[0] = values[column * 15 + row]);
         let other = Blocks::of_columns(&values, (13, 10), 15);
         assert_eq!(one.values, other.values);
         assert_eq!((one.steps(false), one.steps(true)), (2, 2));
@@ -121,9 +119,11 @@ mod tests {
 
     #[test]
     fn the_way_of_the_transpose_goes_through_all_taps() {
-        let value =
-            |tap: usize, row: usize, column: usize| (tap * 10_000 + row * 100 + column) as f32;
-        let blocks = Blocks::new(3, (16, 24), value);
+        let blocks = Blocks::new(3, (16, 24), |row, column, each| {
+            for (tap, value) in each.iter_mut().enumerate() {
+                *value = (tap * 10_000 + row * 100 + column) as f32;
+            }
+        });
         let firsts =
             |steps: Vec<&[f32; AREA]>| -> Vec<f32> { steps.iter().map(|b| b[0]).collect() };
         let forward = firsts(blocks.along::<false>(1, 0..9).collect());

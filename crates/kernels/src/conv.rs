@@ -45,8 +45,8 @@ impl Conv {
         let taps = size * size;
         let kernel = match winograd && (size, stride, padding) == (3, 1, 1) {
             true => Kernel::Winograd(Winograd::new(kernel, (cin, cout))),
-            false => Kernel::Taps(Blocks::new(taps, (cout, cin), |tap, o, i| {
-                kernel[(o * cin + i) * taps + tap]
+            false => Kernel::Taps(Blocks::new(taps, (cout, cin), |o, i, each| {
+                each.copy_from_slice(&kernel[(o * cin + i) * taps..][..taps]);
             })),
         };
         Self { channels: (cin, cout), size, stride, padding, bias, kernel }

@@ -206,7 +206,9 @@ mod tests {
         {
             let weights = values(taps * rows * depth, 1);
             let weight = |t: usize, r: usize, c: usize| weights[(t * rows + r) * depth + c];
-            let blocks = Blocks::new(taps, (rows, depth), weight);
+            let blocks = Blocks::new(taps, (rows, depth), |row, column, each| {
+                each.iter_mut().enumerate().for_each(|(tap, v)| *v = weight(tap, row, column));
+            });
             for transposed in [false, true] {
                 let (rows, depth) = if transposed { (depth, rows) } else { (rows, depth) };
                 let x = values(2 * taps * depth * width, 2);

@@ -28,17 +28,14 @@ impl Winograd {
     /// From a kernel `[out, in, 3, 3]`.
     pub(crate) fn new(kernel: &[f32], (cin, cout): (usize, usize)) -> Self {
         // G g G^T with G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1].
-        let combine = |row: usize, a: f32, b: f32, c: f32| match row {
-            0 => a,
-            1 => 0.5 * (a + b + c),
-            2 => 0.5 * (a - b + c),
-            _ => c,
-        };
-        Self(Blocks::new(TAPS, (cout, cin), |tap, o, i| {
+        let combined = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
+        Self(Blocks::new(TAPS, (cout, cin), |o, i, each| {
             let g = &kernel[(o * cin + i) * 9..][..9];
-            let (y, x) = (tap / 4, tap % 4);
-            let column = |j: usize| combine(y, g[j], g[3 + j], g[6 + j]);
-            combine(x, column(0), column(1), column(2))
+            let columns: [[f32; 4]; 3] =
+                std::array::from_fn(|j| combined(g[j], g[3 + j], g[6 + j]));
+            for (y, row) in each.chunks_exact_mut(4).enumerate() {
+                row.copy_from_slice(&combined(columns[0][y], columns[1][y], columns[2][y]));
+            }
         }))
     }
 
