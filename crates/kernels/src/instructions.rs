@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use pulp::{Scalar128b, Simd, WithSimd};
+use pulp::{Scalar, Simd, WithSimd};
 
 /// Asks for less than the machine has.
 const VARIABLE: &str = "EXCITE_INSTRUCTIONS";
@@ -88,19 +88,19 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => match pulp::x86::V4::try_new() {
                 Some(simd) => Simd::vectorize(simd, op),
-                None => Simd::vectorize(Scalar128b, op),
+                None => Simd::vectorize(Scalar, op),
             },
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => match pulp::x86::V3::try_new() {
                 Some(simd) => Simd::vectorize(simd, op),
-                None => Simd::vectorize(Scalar128b, op),
+                None => Simd::vectorize(Scalar, op),
             },
             #[cfg(target_arch = "aarch64")]
             Self::Neon => match pulp::aarch64::Neon::try_new() {
                 Some(simd) => Simd::vectorize(simd, op),
-                None => Simd::vectorize(Scalar128b, op),
+                None => Simd::vectorize(Scalar, op),
             },
-            _ => Simd::vectorize(Scalar128b, op),
+            _ => Simd::vectorize(Scalar, op),
         }
     }
 }

@@ -34,7 +34,9 @@ pub(crate) fn multiply<'a, S: Simd, const TRANSPOSED: bool>(
     before: Before,
 ) {
     // Rows and pairs of vectors so that sums, a pair of the panel and a factor fit into registers.
-    if S::F32_LANES == 8 {
+    if S::IS_SCALAR {
+        plain::<TRANSPOSED>(blocks, panel, tile, before);
+    } else if S::F32_LANES == 8 {
         part::<S, TRANSPOSED, 4>(simd, blocks, panel, tile, before);
     } else {
         part::<S, TRANSPOSED, 8>(simd, blocks, panel, tile, before);
@@ -78,6 +80,40 @@ fn part<'a, S: Simd, const TRANSPOSED: bool, const ROWS: usize>(
                         Before::Replaced => *sum,
                         Before::Added => simd.add_f32s(*place, *sum),
                     };
+                }
+            }
+        }
+    }
+}
+
+/// The same without a set of vector instructions: loops from which the compiler makes what every
+/// processor of the architecture has. A product and a sum are rounded each.
+#[inline(always)]
+fn plain<'a, const TRANSPOSED: bool>(
+    blocks: impl Iterator<Item = &'a [f32; AREA]> + Clone,
+    panel: &[f32],
+    tile: &mut Tile,
+    before: Before,
+) {
+    const ROWS: usize = 4;
+    let (panel, _) = panel.as_chunks::<WIDTH>();
+    for first in (0..SIDE).step_by(ROWS) {
+        for column in (0..WIDTH).step_by(SIDE) {
+            let mut sums = [[0f32; SIDE]; ROWS];
+            for (block, panel) in blocks.clone().zip(panel.chunks_exact(SIDE)) {
+                for (k, b) in panel.iter().enumerate() {
+                    let b: [f32; SIDE] = std::array::from_fn(|i| b[column + i]);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let row = first + row;
+                        let a = block[if TRANSPOSED { row * SIDE + k } else { k * SIDE + row }];
+                        sums.iter_mut().zip(&b).for_each(|(sum, b)| *sum += a * b);
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                let at = (first + row) * WIDTH + column;
+                for (place, sum) in tile[at..at + SIDE].iter_mut().zip(sums) {
+                    *place = if before == Before::Added { *place + sum } else { *sum };
                 }
             }
         }
