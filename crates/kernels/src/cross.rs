@@ -9,7 +9,7 @@ use crate::attention::{Softmax, blocks_of_heads, products, scale_columns, scaled
 use crate::blocks::{Blocks, SIDE};
 use crate::instructions::Instructions;
 use crate::product::{cut_rows, each};
-use crate::rectangles::{Rectangle, rectangles};
+use crate::rectangles::{Rectangle, of_each};
 use crate::scratch::Scratch;
 use crate::tile::{Before, TILE, WIDTH, multiply};
 
@@ -48,7 +48,7 @@ impl Probabilities {
         let head = self.channels * n;
         assert_eq!(query.len(), keys.len() * head, "queries and keys of the same heads");
         let mut result = vec![0f32; keys.len() * self.keys * n];
-        let parts = parts(&mut result, n, self.keys);
+        let parts = of_each(&mut result, (self.keys, n), self.keys, WIDTH);
         each(parts, |(h, part)| {
             let (rows, blocks) = (&query[h * head..(h + 1) * head], &keys[h]);
             instructions.run(Scores { blocks, rows, scale: self.scale(), n, part });
@@ -72,7 +72,7 @@ impl Probabilities {
         assert_eq!(probabilities.len(), keys.len() * head, "probabilities of these heads");
         assert_eq!(probabilities.len(), gradient.len(), "a gradient for each probability");
         let mut result = vec![0f32; keys.len() * self.channels * n];
-        each(parts(&mut result, n, self.channels), |(h, part)| {
+        each(of_each(&mut result, (self.channels, n), self.channels, WIDTH), |(h, part)| {
             let range = h * head..(h + 1) * head;
             instructions.run(Back {
                 blocks: &keys[h],
@@ -128,20 +128,12 @@ impl Probabilities {
         };
         assert_eq!(x.len(), values.len() * depth * n, "rows for each head");
         let mut result = vec![0f32; values.len() * rows * n];
-        each(parts(&mut result, n, rows), |(h, part)| {
+        each(of_each(&mut result, (rows, n), rows, WIDTH), |(h, part)| {
             let x = &x[h * depth * n..(h + 1) * depth * n];
             instructions.run(Product::<TRANSPOSED> { blocks: &values[h], x, n, part });
         });
         result
     }
-}
-
-/// Panels of the matrices `[rows, n]` of all heads, each with the number of its head.
-fn parts(result: &mut [f32], n: usize, rows: usize) -> Vec<(usize, Rectangle<'_>)> {
-    let heads = result.chunks_exact_mut(rows * n).enumerate();
-    heads
-        .flat_map(|(h, matrix)| rectangles(matrix, n, rows, WIDTH).into_iter().map(move |p| (h, p)))
-        .collect()
 }
 
 struct Scores<'a> {
@@ -170,7 +162,7 @@ impl WithSimd for Scores<'_> {
         let factor = soft.sums.map(|sum| 1. / sum);
         let (tiles, _) = scores.as_chunks_mut::<TILE>();
         tiles.iter_mut().for_each(|tile| scale_columns(tile, &factor));
-        write(&mut self.part, scores, 1.);
+        self.part.write(scores.as_chunks::<WIDTH>().0, 1.);
     }
 }
 
@@ -214,7 +206,7 @@ impl WithSimd for Back<'_> {
             let way = self.blocks.along::<true>(tile, 0..tiles);
             multiply::<S, true>(simd, way, scores, sums, Before::Replaced);
         }
-        write(&mut self.part, sums, self.scale);
+        self.part.write(sums.as_chunks::<WIDTH>().0, self.scale);
     }
 }
 
@@ -240,17 +232,7 @@ impl<const TRANSPOSED: bool> WithSimd for Product<'_, TRANSPOSED> {
             let way = self.blocks.along::<TRANSPOSED>(tile, 0..steps);
             multiply::<S, TRANSPOSED>(simd, way, panel, sums, Before::Replaced);
         }
-        write(&mut self.part, sums, 1.);
-    }
-}
-
-#[inline(always)]
-fn write(part: &mut Rectangle<'_>, rows: &[f32], scale: f32) {
-    let range = part.columns();
-    for (row, values) in part.rows().zip(rows.as_chunks::<WIDTH>().0) {
-        for (target, value) in part.row(row, range.clone()).iter_mut().zip(values) {
-            *target = value * scale;
-        }
+        self.part.write(sums.as_chunks::<WIDTH>().0, 1.);
     }
 }
 

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use crate::instructions::Instructions;
 use crate::math::{sigmoid, sum};
 use crate::product::each;
-use crate::rectangles::{Rectangle, rectangles};
+use crate::rectangles::{Rectangle, of_each};
 
 /// Group normalisation over `[b, c, n]`, with or without SiLU behind it.
 pub struct GroupNorm {
@@ -251,12 +251,8 @@ impl ChannelNorm {
     ) {
         let channels = self.weight.len();
         assert!(len.is_multiple_of(channels * pixels), "whole images");
-        let images = into.chunks_exact_mut(channels * pixels).enumerate();
-        let parts = images.flat_map(|(image, matrix)| {
-            let parts = rectangles(matrix, pixels, channels, PIXELS);
-            parts.into_iter().map(move |part| (image * channels * pixels, part))
-        });
-        each(parts.collect(), |(image, part)| run(image, part));
+        let parts = of_each(into, (channels, pixels), channels, PIXELS);
+        each(parts, |(image, part)| run(image * channels * pixels, part));
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::blocks::{Blocks, SIDE};
 use crate::instructions::Instructions;
-use crate::rectangles::{Rectangle, rectangles};
+use crate::rectangles::{Rectangle, of_each};
 use crate::scratch::Scratch;
 use crate::tile::{Before, STEP, TILE, WIDTH, multiply};
 
@@ -51,15 +51,8 @@ pub(crate) fn product(
     }
     let images = result.len() / (rows * width);
     let tiles = rows.div_ceil(SIDE);
-    let (panels, slice) = split(images, width.div_ceil(WIDTH), tiles);
-    let parts: Vec<(usize, Rectangle<'_>)> = result
-        .chunks_exact_mut(rows * width)
-        .enumerate()
-        .flat_map(|(image, matrix)| {
-            let parts = rectangles(matrix, width, slice * SIDE, panels * WIDTH);
-            parts.into_iter().map(move |part| (image, part))
-        })
-        .collect();
+    let (panels, slice) = split(images, (width.div_ceil(WIDTH), PANELS), (tiles, TILES_MIN));
+    let parts = of_each(result, (rows, width), slice * SIDE, panels * WIDTH);
     each(parts, |(image, part)| {
         let first = part.columns().start / WIDTH;
         let count = part.columns().len().div_ceil(WIDTH);
@@ -82,16 +75,21 @@ pub(crate) fn each<T: Send>(tasks: Vec<T>, run: impl Fn(T) + Sync + Send) {
     }
 }
 
-/// Panels and tiles of a task.
-fn split(images: usize, panels: usize, tiles: usize) -> (usize, usize) {
+/// Panels and tiles of a task: of so many panels at most `together`, of so many tiles at least
+/// `slice`.
+pub(crate) fn split(
+    images: usize,
+    (panels, together): (usize, usize),
+    (tiles, slice): (usize, usize),
+) -> (usize, usize) {
     let threads = rayon::current_num_threads();
     if threads == 1 {
-        return (PANELS.min(panels), tiles);
+        return (together.min(panels), tiles);
     }
     let wanted = TASKS * threads;
-    let each = (images * panels / wanted).clamp(1, PANELS);
+    let each = (images * panels / wanted).clamp(1, together);
     let tasks = images * panels.div_ceil(each);
-    let slices = wanted.div_ceil(tasks).min(tiles.div_ceil(TILES_MIN));
+    let slices = wanted.div_ceil(tasks).min(tiles.div_ceil(slice));
     (each, tiles.div_ceil(slices))
 }
 
@@ -255,7 +253,7 @@ mod tests {
     #[test]
     fn tasks_cover_what_there_is() {
         for (images, panels, tiles) in [(1, 1, 1), (1, 8, 8), (2, 128, 40), (8, 2, 160)] {
-            let (each, slice) = split(images, panels, tiles);
+            let (each, slice) = split(images, (panels, PANELS), (tiles, TILES_MIN));
             assert!((1..=PANELS).contains(&each) && (1..=tiles).contains(&slice));
         }
     }

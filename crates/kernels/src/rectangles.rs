@@ -26,6 +26,17 @@ pub(crate) struct Rectangle<'a> {
 unsafe impl Send for Rectangle<'_> {}
 
 impl Rectangle<'_> {
+    /// Writes the rows of a panel `[.., W]`, times a factor, from the first row on.
+    #[inline(always)]
+    pub(crate) fn write<const W: usize>(&mut self, panel: &[[f32; W]], factor: f32) {
+        let range = self.columns();
+        for (row, values) in self.rows().zip(panel) {
+            for (target, value) in self.row(row, range.clone()).iter_mut().zip(values) {
+                *target = value * factor;
+            }
+        }
+    }
+
     pub(crate) fn rows(&self) -> Range<usize> {
         self.rows.clone()
     }
@@ -84,6 +95,21 @@ pub(crate) fn rectangles(
             })
         })
         .collect()
+}
+
+/// Cuts each of several matrices `[rows, width]` that lie one behind the other; every part comes with
+/// the number of its matrix.
+pub(crate) fn of_each(
+    matrices: &mut [f32],
+    (rows, width): (usize, usize),
+    height: usize,
+    columns: usize,
+) -> Vec<(usize, Rectangle<'_>)> {
+    let matrices = matrices.chunks_exact_mut(rows * width).enumerate();
+    let parts = matrices.flat_map(|(number, matrix)| {
+        rectangles(matrix, width, height, columns).into_iter().map(move |part| (number, part))
+    });
+    parts.collect()
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use pulp::{Simd, WithSimd};
 use crate::blocks::{Blocks, SIDE};
 use crate::columns::{Framed, Geometry};
 use crate::instructions::Instructions;
-use crate::product::{Finish, each};
-use crate::rectangles::{Rectangle, rectangles};
+use crate::product::{Finish, each, split};
+use crate::rectangles::{Rectangle, of_each};
 use crate::scratch::Scratch;
 use crate::tile::{Before, STEP, TILE, WIDTH, multiply};
 
@@ -55,16 +55,10 @@ impl Winograd {
         let pixels = height * width;
         let strips = Strips::new((height, width));
         let images = result.len() / (rows * pixels);
-        let (together, slice) = split(images, &strips, rows.div_ceil(SIDE));
+        let most = (PANELS / strips.panels).max(1);
+        let (together, slice) = split(images, (strips.count(), most), (rows.div_ceil(SIDE), GROUP));
         let columns = together * strips.rows * 2 * width;
-        let parts: Vec<(usize, Rectangle<'_>)> = result
-            .chunks_exact_mut(rows * pixels)
-            .enumerate()
-            .flat_map(|(image, matrix)| {
-                let parts = rectangles(matrix, pixels, slice * SIDE, columns);
-                parts.into_iter().map(move |part| (image, part))
-            })
-            .collect();
+        let parts = of_each(result, (rows, pixels), slice * SIDE, columns);
         each(parts, |(image, part)| {
             let first = part.columns().start / (strips.rows * 2 * width);
             let count = part.columns().len().div_ceil(strips.rows * 2 * width);
@@ -116,20 +110,6 @@ impl Strips {
         let last = (first + self.rows).min(self.tiles.0);
         (first..last).enumerate().map(move |(run, row)| (run * len, row, from, len))
     }
-}
-
-/// Strips and tiles of rows of a task.
-fn split(images: usize, strips: &Strips, tiles: usize) -> (usize, usize) {
-    let threads = rayon::current_num_threads();
-    let together = (PANELS / strips.panels).max(1);
-    if threads == 1 {
-        return (together, tiles);
-    }
-    let wanted = 3 * threads;
-    let together = (images * strips.count() / wanted).clamp(1, together);
-    let tasks = images * strips.count().div_ceil(together);
-    let slices = wanted.div_ceil(tasks).min(tiles.div_ceil(GROUP));
-    (together, tiles.div_ceil(slices))
 }
 
 struct Task<'a> {

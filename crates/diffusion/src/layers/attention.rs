@@ -37,10 +37,7 @@ impl SelfAttention {
             heads: parts.heads,
         };
         let (y, logarithms) = known.attend()?;
-        let y = match y {
-            Computed::Values(values, _) => Computed::values(values, x.shape()),
-            Computed::Tensor(y) => Computed::Tensor(y.reshape(x.shape())?),
-        };
+        let y = y.reshaped(x.shape())?;
         // One node from the pixels to what they attended to: of the three products only query, key
         // and value are kept.
         frozen(x, y, move |y, gradient| {
@@ -144,10 +141,7 @@ pub(crate) fn attend_text(
         heads,
     };
     let (y, logarithms) = known.attend()?;
-    let y = match y {
-        Computed::Values(values, _) => Computed::values(values, query.shape()),
-        Computed::Tensor(y) => Computed::Tensor(y.reshape(query.shape())?),
-    };
+    let y = y.reshaped(query.shape())?;
     let shape = query.shape().clone();
     frozen(query, y, move |y, gradient| {
         let (y, gradient) = (y.flatten_from(2)?, gradient.flatten_from(2)?);

@@ -21,6 +21,14 @@ impl Computed {
         Self::Values(values, shape.into())
     }
 
+    /// The same values in another shape.
+    pub(super) fn reshaped(self, shape: &Shape) -> Result<Self> {
+        Ok(match self {
+            Self::Values(values, _) => Self::Values(values, shape.clone()),
+            Self::Tensor(tensor) => Self::Tensor(tensor.reshape(shape)?),
+        })
+    }
+
     pub(super) fn into_tensor(self) -> Result<Tensor> {
         match self {
             Self::Tensor(tensor) => Ok(tensor),

@@ -12,7 +12,7 @@ use crate::math::exp;
 use crate::product::each;
 use crate::rectangles::{Rectangle, rectangles};
 use crate::scratch::Scratch;
-use crate::tile::{Before, TILE, Tile, WIDTH, multiply};
+use crate::tile::{Before, TILE, WIDTH, multiply};
 
 impl Attention {
     /// The gradient of the queries alone, from that of the result; keys and values are frozen.
@@ -177,7 +177,7 @@ impl WithSimd for Queries<'_> {
                 multiply::<S, true>(simd, way, scores, sums, Before::Added);
             }
         }
-        write(&mut self.into, sums, self.scale);
+        self.into.write(sums.as_flattened().as_chunks::<WIDTH>().0, self.scale);
     }
 }
 
@@ -241,19 +241,8 @@ impl WithSimd for Keys<'_> {
                 multiply::<S, true>(simd, way, products_up, &mut to_key[tile], Before::Added);
             }
         }
-        write(&mut self.to_key, to_key, self.scale);
-        write(&mut self.to_value, to_value, 1.);
-    }
-}
-
-#[inline(always)]
-fn write(into: &mut Rectangle<'_>, sums: &[Tile], scale: f32) {
-    let range = into.columns();
-    let (rows, _) = sums.as_flattened().as_chunks::<WIDTH>();
-    for (c, row) in into.rows().zip(rows) {
-        for (target, sum) in into.row(c, range.clone()).iter_mut().zip(row) {
-            *target = sum * scale;
-        }
+        self.to_key.write(to_key.as_flattened().as_chunks::<WIDTH>().0, self.scale);
+        self.to_value.write(to_value.as_flattened().as_chunks::<WIDTH>().0, 1.);
     }
 }
 
