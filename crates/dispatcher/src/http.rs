@@ -14,6 +14,7 @@ mod find;
 mod job;
 mod jobs;
 mod list;
+mod looks;
 mod models;
 mod openapi;
 mod overview;
@@ -50,6 +51,7 @@ use uuid::Uuid;
 
 use self::events::Hubs;
 use self::list::BatchList;
+use self::looks::Looks;
 use self::openapi::{Whole, Written};
 use self::problem::Fault;
 use crate::accept::Accept;
@@ -86,6 +88,7 @@ pub struct App {
     manifests: Manifests,
     estimates: Arc<EstimatesCache>,
     batches: BatchList,
+    looks: Arc<Looks>,
     indexes: JobIndexes,
     uploads: Uploads,
     /// Turns of making thumbnails.
@@ -127,6 +130,7 @@ impl App {
         Ok(Arc::new(Self {
             manifests: Manifests::new(store.clone()),
             batches: BatchList::new(store.clone()),
+            looks: Looks::new(store.clone()),
             indexes: JobIndexes::new(store.clone()),
             uploads: Uploads::new(store),
             thumbnails: Arc::new(Semaphore::new(THUMBNAILS)),

@@ -2,7 +2,7 @@
 //!
 //! Bulk deliveries may wait here for the next micro-batch. Express ones may not: somebody waits for
 //! them, and another worker may be idle. So there is an express consumer only while nothing runs
-//! here. Not here: what is done with deliveries (`worker`).
+//! here, or what runs ends soon. Not here: what is done with deliveries (`worker`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,12 +44,8 @@ impl Lanes {
     pub(crate) async fn adjust(&mut self, bulk: u16, express: u16) -> Vec<Delivery> {
         let mut left = Vec::new();
         if bulk != self.bulk_prefetch {
-            left.extend(end(self.bulk.take()));
-            if bulk > 0 {
-                let queue = QueueName::jobs(&self.class, Lane::Bulk);
-                self.bulk = Some(self.queue.consume(&queue, bulk).await);
-            }
             self.bulk_prefetch = bulk;
+            left.extend(self.renew_bulk().await);
         }
         if express == 0 {
             left.extend(end(self.express.take()));
@@ -57,6 +53,17 @@ impl Lanes {
             let queue = QueueName::jobs(&self.class, Lane::Express);
             self.express = Some(self.queue.consume(&queue, express).await);
             self.express_since = Instant::now();
+        }
+        left
+    }
+
+    /// Takes as many bulk jobs as before, however many are not acknowledged yet. What the consumer
+    /// holds that ends by this is returned: it was delivered.
+    pub(crate) async fn renew_bulk(&mut self) -> Vec<Delivery> {
+        let left = end(self.bulk.take());
+        if self.bulk_prefetch > 0 {
+            let queue = QueueName::jobs(&self.class, Lane::Bulk);
+            self.bulk = Some(self.queue.consume(&queue, self.bulk_prefetch).await);
         }
         left
     }

@@ -13,6 +13,7 @@ use excite_diffusion::Checkpoint;
 use excite_jobs::progress::RunningJob;
 use excite_jobs::{BatchId, JobId, Method};
 use excite_service::failpoint;
+use tokio::sync::Notify;
 
 use crate::batch_size::{BatchSize, BatchSizes};
 use crate::config::SLOTS_MAX;
@@ -29,6 +30,12 @@ const LOAD_MAX: Duration = Duration::from_secs(60 * 60);
 const STEP_FACTOR: u32 = 20;
 /// Steps that the usual one is found from.
 const STEPS_KEPT: usize = 65;
+/// A run ends soon when its last step begins, or earlier if steps are shorter than this.
+const SOON: Duration = Duration::from_millis(50);
+/// What ends in less time ends before anything could be made ready.
+const SOON_MIN: Duration = Duration::from_millis(10);
+/// What takes longer leaves others waiting for too long.
+const SOON_MAX: Duration = Duration::from_secs(1);
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.3;
 
@@ -49,6 +56,7 @@ pub struct Watch {
     state: Mutex<State>,
     cancelled: Mutex<BTreeSet<BatchId>>,
     abandoned: AtomicBool,
+    soon: Notify,
     factor: f64,
     stuck: Duration,
     sizes: Arc<BatchSizes>,
@@ -63,6 +71,10 @@ struct State {
     step_began: Instant,
     deadline: Option<Instant>,
     running: Vec<RunningJob>,
+    /// Whether another round may follow: then nobody knows when the run ends.
+    tries: bool,
+    /// Whether the run ends soon; once a run.
+    ends_soon: bool,
     /// What each job of the run can go on with elsewhere.
     boundaries: BTreeMap<JobId, Arc<Checkpoint>>,
     steps: VecDeque<Duration>,
@@ -88,6 +100,8 @@ impl Watch {
             step_began: now,
             deadline: None,
             running: Vec::new(),
+            tries: false,
+            ends_soon: false,
             boundaries: BTreeMap::new(),
             steps: VecDeque::new(),
             pace: BTreeMap::new(),
@@ -96,6 +110,7 @@ impl Watch {
             state: Mutex::new(state),
             cancelled: Mutex::default(),
             abandoned: AtomicBool::new(false),
+            soon: Notify::new(),
             factor,
             stuck,
             sizes: Arc::new(BatchSizes::new(BatchSize::Auto, SLOTS_MAX.into())),
@@ -136,6 +151,8 @@ impl Watch {
         state.deadline = now.checked_add(state.limit(tasks, left, self.factor));
         let rows = tasks.iter().map(|task| running(task, first, steps)).collect();
         self.show(&mut state, rows);
+        state.tries = tasks.iter().any(|task| task.job.accept.is_some());
+        self.note_end(&mut state);
     }
 
     /// Asked before each pass; a sign of life.
@@ -179,7 +196,15 @@ impl Watch {
         if state.steps.len() > STEPS_KEPT {
             state.steps.pop_front();
         }
+        self.note_end(&mut state);
         took
+    }
+
+    fn note_end(&self, state: &mut State) {
+        if !state.ends_soon && state.has_little_left() {
+            state.ends_soon = true;
+            self.soon.notify_one();
+        }
     }
 
     /// Shows what moved; what waits for its next try, or for the others, runs still.
@@ -214,6 +239,7 @@ impl Watch {
         let mut state = self.state();
         (state.phase, state.moved, state.deadline) = (Phase::Idle, Instant::now(), None);
         state.running.clear();
+        state.ends_soon = false;
         // Who hands jobs over still needs them.
         if !self.abandoned.load(Ordering::Relaxed) {
             state.boundaries.clear();
@@ -225,6 +251,19 @@ impl Watch {
     /// What runs now.
     pub fn running(&self) -> Vec<RunningJob> {
         self.state().running.clone()
+    }
+
+    /// Waits until a run ends soon: within its last step, and in time for the next to be made
+    /// ready. Of a run of which that cannot be said nothing is said. Loses nothing when it is
+    /// dropped.
+    pub async fn ends_soon(&self) {
+        loop {
+            self.soon.notified().await;
+            // It may have ended since.
+            if self.state().ends_soon {
+                return;
+            }
+        }
     }
 
     /// What a job of this run can go on with elsewhere; `None` before its first step here.
@@ -272,6 +311,14 @@ impl State {
         steps.get(steps.len() / 2).copied().unwrap_or_default()
     }
 
+    fn has_little_left(&self) -> bool {
+        let left = self.running.iter().map(|row| row.steps.saturating_sub(row.step)).max();
+        let left = left.unwrap_or(0);
+        let rest = self.usual_step() * left;
+        let little = left == 1 || rest <= SOON;
+        !self.tries && little && (SOON_MIN..=SOON_MAX).contains(&rest)
+    }
+
     /// How long a run may take.
     fn limit(&self, tasks: &[Task], steps: usize, factor: f64) -> Duration {
         let paces = tasks.iter().map(|task| {
@@ -303,6 +350,9 @@ fn running(task: &Task, step: usize, steps: usize) -> RunningJob {
 
 #[cfg(test)]
 mod tests {
+    use excite_jobs::Accept;
+    use futures::FutureExt;
+
     use super::*;
     use crate::examples::task;
 
@@ -361,6 +411,46 @@ mod tests {
         watch.set_cancelled(BTreeSet::from([jobs[1].job.batch]));
         watch.step(1, 2, [(&jobs[0], 0.5, &[][..])].into_iter());
         assert_eq!(steps(&watch), [(0, 2)]);
+    }
+
+    #[test]
+    fn a_run_says_once_that_it_ends_soon_if_that_can_be_known() {
+        let (milliseconds, mut tries) = (Duration::from_millis, task(0));
+        tries.job.accept = Some(Accept { min_score: 0.5, max_seeds: 2 });
+        // After which step, of five, with steps that take so long.
+        for (step, job, said) in [
+            (milliseconds(100), task(0), vec![3]),
+            (milliseconds(20), task(0), vec![2]),
+            (milliseconds(3), task(0), vec![0]),
+            (milliseconds(1), task(0), vec![]),
+            (milliseconds(1100), task(0), vec![]),
+            (milliseconds(100), tries, vec![]),
+        ] {
+            let watch = Watch::new(4., Duration::from_secs(120));
+            watch.state().steps.extend([step; STEPS_KEPT]);
+            let jobs = [job];
+            for _ in 0..2 {
+                watch.begin(&jobs, 0, 5);
+                let mut found = Vec::new();
+                for n in 0..5 {
+                    watch.step(n, 5, [(&jobs[0], 0.5, &[][..])].into_iter());
+                    if watch.ends_soon().now_or_never().is_some() {
+                        found.push(n);
+                    }
+                }
+                assert_eq!(found, said, "{step:?}");
+                watch.idle();
+            }
+        }
+        let watch = Watch::new(4., Duration::from_secs(120));
+        watch.state().steps.extend([milliseconds(100); STEPS_KEPT]);
+        let jobs = [task(0), task(1)];
+        watch.loading(&jobs);
+        watch.begin(&jobs[..1], 0, 1);
+        assert_eq!(watch.ends_soon().now_or_never(), None, "the other one comes after it");
+        watch.begin(&jobs[1..], 0, 1);
+        watch.idle();
+        assert_eq!(watch.ends_soon().now_or_never(), None, "it has ended");
     }
 
     #[test]

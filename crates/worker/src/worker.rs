@@ -101,6 +101,8 @@ pub struct Worker {
     finishing: usize,
     /// The jobs that the compute thread has.
     running: Vec<JobId>,
+    /// It is done with them soon: the next ones are made ready.
+    ahead: bool,
     /// What the compute thread has: one task at most. A stop does not wait for it.
     compute: JoinSet<Event>,
     tasks: JoinSet<Event>,
@@ -176,6 +178,7 @@ impl Worker {
             active: 0,
             finishing: 0,
             running: Vec::new(),
+            ahead: false,
             compute: JoinSet::new(),
             tasks: JoinSet::new(),
             config,
@@ -299,6 +302,7 @@ impl Worker {
                     Ok(event) => self.on(event)?,
                     Err(panic) => error!(%panic, "a task panicked"),
                 },
+                () = self.watch.ends_soon() => self.look_ahead().await,
                 () = sleep_until(due) => {}
                 _ = checks.tick() => self.check().await?,
                 () = stop.cancelled(), if self.mode != Mode::Leaving => {
@@ -317,13 +321,13 @@ impl Worker {
         }
     }
 
-    /// Express jobs are wanted only while nothing runs: they start at once, here or elsewhere.
+    /// Express jobs are wanted only while nothing runs, or what runs ends soon: they start at once,
+    /// here or elsewhere.
     async fn subscribe(&mut self) {
         let slots = self.breaker.slots(self.config.slots);
-        let free = usize::from(slots).saturating_sub(self.active);
-        // While the store fails, what is finished piles up; more must not come.
-        let room = self.finishing <= 2 * usize::from(slots);
-        let free = if self.is_busy() || !room { 0 } else { u16::try_from(free).unwrap_or(slots) };
+        let free = usize::from(slots).saturating_sub(self.active - self.running.len());
+        let wanted = (!self.is_busy() || self.ahead) && self.has_room(2);
+        let free = if wanted { u16::try_from(free).unwrap_or(slots) } else { 0 };
         let (bulk, express) = match self.mode {
             Mode::Taking => (slots, free),
             Mode::Broken | Mode::Draining | Mode::Leaving => (0, 0),
@@ -331,6 +335,26 @@ impl Worker {
         for delivery in self.lanes.adjust(bulk, express).await {
             self.arrive(delivery);
         }
+    }
+
+    /// The next jobs come while the last ones still run, so that storing, reporting and delivering
+    /// cost the compute thread no time.
+    async fn look_ahead(&mut self) {
+        self.ahead = self.is_busy() && self.mode == Mode::Taking;
+        // Of the consumer that is there nothing comes any more: all that it may hold runs.
+        let all_run = self.active == self.running.len()
+            && self.running.len() >= self.breaker.slots(self.config.slots).into();
+        if self.ahead && all_run && self.has_room(1) {
+            for delivery in self.lanes.renew_bulk().await {
+                self.arrive(delivery);
+            }
+        }
+    }
+
+    /// While the store fails, what is finished piles up; more must not come than so many times the
+    /// slots.
+    fn has_room(&self, times: usize) -> bool {
+        self.finishing <= times * usize::from(self.breaker.slots(self.config.slots))
     }
 
     /// Whether the compute thread has work.
@@ -469,6 +493,7 @@ impl Worker {
             return false;
         }
         let tasks = self.waiting.take();
+        self.ahead = false;
         self.running = tasks.iter().map(|task| task.job.id).collect();
         let mut suspect = false;
         for task in &tasks {

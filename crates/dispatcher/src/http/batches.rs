@@ -185,27 +185,29 @@ impl App {
         };
         self.batches.add(batch.id).await;
         let location = format!("/v1/batches/{}", batch.id);
-        let view = self.view(batch).await?;
+        let view = self.view(batch.id).await?;
         Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
     }
 
     /// A batch for the list; none for uploads under way and canaries.
     async fn shown(&self, id: BatchId) -> Result<Option<BatchView>, Fault> {
-        match batch_header::load(&*self.ports.store, id).await? {
-            Some((batch, _)) if !batch.canary => Ok(Some(self.view(batch).await?)),
+        match self.looks.of(id).await? {
+            Some(look) if !look.batch.canary => Ok(Some(self.with_sums(&look).await)),
             _ => Ok(None),
         }
     }
 }
 
 /// A batch with its sums.
+///
+/// The sums are as they are now. What another dispatcher changed shows after two seconds at most.
 #[utoipa::path(
     get,
     path = "/v1/batches/{id}",
     tag = "batches",
     operation_id = "showBatch",
     params(OfBatch),
-    responses((status = 200, description = "As it is now.", body = BatchView), Problems)
+    responses((status = 200, description = "The batch.", body = BatchView), Problems)
 )]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
@@ -268,7 +270,10 @@ pub(super) async fn change(
         batch.cancelled |= change.cancelled == Some(true);
         before != (batch.name.clone(), batch.paused, batch.weight, batch.cancelled)
     });
-    let changed = changed.await?;
+    let changed = changed.await;
+    // Also if it failed: what is kept here may be why.
+    app.looks.forget(id);
+    let changed = changed?;
     if let Some(revision) = other {
         let detail = format!("the batch is at revision {revision} now: somebody changed it");
         let remedy = "Look at it again, then change it.";
@@ -279,7 +284,7 @@ pub(super) async fn change(
             remedy,
         ));
     }
-    let batch = changed.ok_or_else(|| Fault::missing(format!("batch {id}")))?;
+    let batch = changed.ok_or_else(|| Fault::no_batch(id))?;
     if batch.cancelled && change.cancelled == Some(true) {
         // Only so that running jobs stop sooner: the leading dispatcher does it again.
         if let Err(error) = app.ports.progress.set_cancelled(id, true).await {
@@ -287,7 +292,7 @@ pub(super) async fn change(
         }
     }
     announce(&app.ports, id, batch.traceparent.clone());
-    Ok(Json(app.view(batch).await?))
+    Ok(Json(app.view(id).await?))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -313,8 +318,7 @@ pub(super) async fn delete(
     OfBatch(id): OfBatch,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deletion>, Fault> {
-    let batch = app.batch(id).await?;
-    let view = app.view(batch).await?;
+    let view = app.view(id).await?;
     if !matches!(view.state, BatchState::Finished | BatchState::Cancelled) {
         let detail = format!("batch {id} is {}", view.state);
         let remedy = format!("Wait, or stop it with `excite batch cancel {id}`.");
@@ -328,5 +332,6 @@ pub(super) async fn delete(
     let deleting = tokio::spawn(async move { delete::delete(&ports, id).await });
     let deletion = deleting.await.map_err(|e| Fault::internal(e.to_string()))??;
     app.batches.remove(id).await;
+    app.looks.forget(id);
     Ok(Json(deletion))
 }

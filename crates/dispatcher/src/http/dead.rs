@@ -64,7 +64,7 @@ pub(super) async fn list(
     for id in ids {
         let Some((batch, _)) = header::load(&*app.ports.store, id).await? else {
             match query.batch {
-                Some(id) => return Err(Fault::missing(format!("batch {id}"))),
+                Some(id) => return Err(Fault::no_batch(id)),
                 None => continue,
             }
         };

@@ -27,7 +27,6 @@ use super::extract::{OfBatch, text};
 use super::openapi::Problems;
 use super::problem::Fault;
 use super::system::workers_now;
-use crate::header as batch_header;
 
 /// Between two looks at a batch: it changes no more than four times a second.
 const BATCH_EVERY: Duration = Duration::from_millis(250);
@@ -219,15 +218,15 @@ async fn read_batch(app: Weak<App>, id: BatchId, tell: watch::Sender<Told>) {
         }
         if header_at.is_none_or(|at| at.elapsed() >= HEADER_EVERY) {
             header_at = Some(Instant::now());
-            match batch_header::load(&*app.ports.store, id).await {
-                Ok(Some((batch, _))) => {
-                    if let Ok(view) = app.view(batch).await {
-                        let now = Some((view.state, view.revision, view.tally));
-                        if now == state && !changed {
-                            continue;
-                        }
-                        state = now;
+            // Fills what is kept, too: who asks while others listen waits for no store.
+            match app.looks.read(id).await {
+                Ok(Some(look)) => {
+                    let view = app.with_sums(&look).await;
+                    let now = Some((view.state, view.revision, view.tally));
+                    if now == state && !changed {
+                        continue;
                     }
+                    state = now;
                 }
                 Ok(None) => {
                     let events = vec![("gone", None, "{}".to_owned())];

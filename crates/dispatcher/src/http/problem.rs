@@ -3,6 +3,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use excite_jobs::BatchId;
 use excite_jobs::api::Problem;
 use excite_jobs::limits;
 use excite_jobs::progress::ProgressError;
@@ -53,6 +54,10 @@ impl Fault {
         let remedy =
             "Check the name; `excite batch list` shows batches, `excite model list` models.";
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {what}"), remedy)
+    }
+
+    pub(crate) fn no_batch(id: BatchId) -> Self {
+        Self::missing(format!("batch {id}"))
     }
 
     pub(crate) fn unavailable(code: &str, detail: String) -> Self {

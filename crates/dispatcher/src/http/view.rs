@@ -1,53 +1,48 @@
 //! A batch as it is shown: its header, and how far it is.
 
 use excite_jobs::api::{BatchState, BatchView};
-use excite_jobs::{Batch, BatchId, Summary, Tally, keys};
-use time::OffsetDateTime;
+use excite_jobs::{Batch, BatchId, Tally};
 
 use super::App;
+use super::looks::Look;
 use super::problem::Fault;
 use crate::header;
-
-/// When a batch ended, and its sums.
-type Standing = (Option<OffsetDateTime>, Option<Tally>);
 
 impl App {
     /// A batch that is asked for by its id.
     pub(super) async fn batch(&self, id: BatchId) -> Result<Batch, Fault> {
         let found = header::load(&*self.ports.store, id).await?;
-        found.map(|(batch, _)| batch).ok_or_else(|| Fault::missing(format!("batch {id}")))
+        found.map(|(batch, _)| batch).ok_or_else(|| Fault::no_batch(id))
     }
 
-    /// A batch that is asked for by its id, as it is now.
+    /// A batch that is looked at: its sums as they are now, the rest as it was a moment ago.
     pub(super) async fn looked_at(&self, id: BatchId) -> Result<BatchView, Fault> {
-        // Side by side: a page asks for this all the time, of a store that is busy.
-        let (batch, standing) = tokio::join!(self.batch(id), self.standing(id));
-        self.composed(batch?, standing?).await
+        let (look, sums) = tokio::join!(self.looks.of(id), self.sums(id));
+        let look = look?.ok_or_else(|| Fault::no_batch(id))?;
+        Ok(self.composed(&look, sums).await)
     }
 
     /// A batch as it is now.
-    pub(super) async fn view(&self, batch: Batch) -> Result<BatchView, Fault> {
-        let standing = self.standing(batch.id).await?;
-        self.composed(batch, standing).await
+    pub(super) async fn view(&self, id: BatchId) -> Result<BatchView, Fault> {
+        let (look, sums) = tokio::join!(self.looks.read(id), self.sums(id));
+        let look = look?.ok_or_else(|| Fault::no_batch(id))?;
+        Ok(self.composed(&look, sums).await)
     }
 
-    /// When a batch ended, if it did, and its sums.
-    async fn standing(&self, id: BatchId) -> Result<Standing, Fault> {
-        let key = keys::summary(id);
-        let summary = header::document::<Summary>(&*self.ports.store, &key);
-        let (summary, progress) = tokio::join!(summary, self.ports.progress.batch(id));
-        Ok(match summary? {
-            Some((summary, _)) => (Some(summary.finished_at), Some(summary.tally)),
-            // A mirror that is gone leaves the page without sums, nothing more.
-            None => (None, progress.ok().flatten().map(|progress| progress.tally)),
-        })
+    /// A look with the sums as they are now.
+    pub(super) async fn with_sums(&self, look: &Look) -> BatchView {
+        self.composed(look, self.sums(look.batch.id).await).await
     }
 
-    async fn composed(
-        &self,
-        batch: Batch,
-        (finished_at, tally): Standing,
-    ) -> Result<BatchView, Fault> {
+    /// The sums of the mirror. One that is gone leaves the page without sums, nothing more.
+    async fn sums(&self, id: BatchId) -> Option<Tally> {
+        Some(self.ports.progress.batch(id).await.ok()??.tally)
+    }
+
+    async fn composed(&self, look: &Look, sums: Option<Tally>) -> BatchView {
+        let batch = Batch::clone(&look.batch);
+        let finished_at = look.ended.as_ref().map(|summary| summary.finished_at);
+        let tally = look.ended.as_ref().map(|summary| summary.tally.clone()).or(sums);
         let state = match (batch.cancelled, finished_at, batch.paused) {
             (true, ..) => BatchState::Cancelled,
             (false, Some(_), _) => BatchState::Finished,
@@ -55,7 +50,7 @@ impl App {
             (false, None, false) => BatchState::Active,
         };
         let gpu_seconds_left = self.seconds_left(&batch, state, tally.as_ref()).await;
-        Ok(BatchView {
+        BatchView {
             id: batch.id,
             name: batch.name,
             revision: batch.revision,
@@ -75,7 +70,7 @@ impl App {
             warnings: batch.warnings,
             tally,
             gpu_seconds_left,
-        })
+        }
     }
 
     async fn seconds_left(

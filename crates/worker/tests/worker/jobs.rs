@@ -1,10 +1,12 @@
 //! What becomes of jobs: run, answered, refused, grouped, cancelled.
 
+use std::time::{Duration, Instant};
+
 use excite_jobs::progress::{Progress, WorkerState};
 use excite_jobs::queue::{Queue, QueueName};
 use excite_jobs::{Lane, OutcomeKind, Sidecar, keys};
-use excite_worker::Config;
-use excite_worker::pipeline::Empty;
+use excite_worker::pipeline::{Empty, Pipeline, Row, RunError};
+use excite_worker::{Config, Task, Watch};
 
 use crate::gate::Gate;
 use crate::setting::{Setting, until};
@@ -108,6 +110,54 @@ async fn jobs_that_share_a_run_go_together_and_express_ones_first() {
     // Each was looked at by itself before it waited, so either of the two may have come first.
     runs.iter_mut().for_each(|run| run.sort_unstable());
     assert_eq!(runs, [vec![0], vec![3], vec![1, 2]]);
+    worker.stop().await;
+}
+
+/// Its runs are in their last step, which takes its time, while the gate is shut.
+struct LastStep(Gate);
+
+impl Pipeline for LastStep {
+    fn render(&mut self, tasks: &[Task], watch: &Watch) -> Result<Vec<Row>, RunError> {
+        let (began, step) = (Instant::now(), Duration::from_millis(20));
+        watch.begin(tasks, 0, 2);
+        while began.elapsed() < step {
+            std::thread::yield_now();
+        }
+        watch.step(0, 2, tasks.iter().map(|task| (task, 0., &[][..])));
+        self.0.render(tasks, watch)
+    }
+
+    fn free_memory(&mut self, tasks: &[Task]) -> bool {
+        self.0.free_memory(tasks)
+    }
+
+    fn self_test(&mut self) -> Result<(), String> {
+        self.0.self_test()
+    }
+}
+
+#[tokio::test]
+async fn the_next_jobs_come_while_the_last_step_still_runs() {
+    let mut setting = Setting::new().await;
+    let gate = Gate::shut();
+    let config = Config { slots: 1, ..Config::default() };
+    let worker = setting.work_as(LastStep(gate.clone()), None, config);
+    setting.submit(&setting.job(0)).await;
+    until("it runs", async || gate.runs() == [[0]]).await;
+    setting.submit(&setting.job(1)).await;
+    let mut express = setting.job(2);
+    express.lane = Lane::Express;
+    setting.submit(&express).await;
+    setting.submit(&setting.job(3)).await;
+    until("a job a lane is here", async || worker.metrics.held.get() == 3).await;
+    gate.open();
+    let mut done = Vec::new();
+    for _ in 0..4 {
+        done.push(setting.success().await.0);
+    }
+    assert_eq!(done.remove(0), 0);
+    done.sort_unstable();
+    assert_eq!(done, [1, 2, 3]);
     worker.stop().await;
 }
 
