@@ -93,13 +93,15 @@ pub struct Pool {
     pub min: u32,
     /// Most workers.
     pub max: u32,
-    /// In how many seconds all that waits should be done.
+    /// How many seconds after it was accepted a batch should be done.
     pub drain_seconds: f64,
+    /// How many seconds a new worker takes until its first job: node, image and model.
+    pub start_seconds: f64,
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { class: "default".into(), min: 0, max: 10, drain_seconds: 1800. }
+        Self { class: "default".into(), min: 0, max: 10, drain_seconds: 1800., start_seconds: 180. }
     }
 }
 
@@ -172,6 +174,12 @@ impl Dispatcher {
                     pool.drain_seconds
                 ));
             }
+            if !(pool.start_seconds.is_finite() && pool.start_seconds >= 0.) {
+                faults.push(format!(
+                    "dispatcher.pools.{name}.start_seconds: it is {}; use 0 or more",
+                    pool.start_seconds
+                ));
+            }
         }
         faults
     }
@@ -184,7 +192,8 @@ mod tests {
     #[test]
     fn the_defaults_are_well_and_faults_name_their_key() {
         assert_eq!(Dispatcher::default().faults(), Vec::<String>::new());
-        let pool = Pool { min: 5, max: 2, drain_seconds: f64::NAN, ..Pool::default() };
+        let pool =
+            Pool { min: 5, max: 2, drain_seconds: f64::NAN, start_seconds: -1., ..Pool::default() };
         let wrong = Dispatcher {
             default_model: "a/b".into(),
             classes: vec!["a b".into()],
@@ -194,9 +203,15 @@ mod tests {
             ..Dispatcher::default()
         };
         let faults = wrong.faults();
-        for key in
-            ["default_model", "classes", "window_min", "listen", "pools.spot.min", "drain_seconds"]
-        {
+        for key in [
+            "default_model",
+            "classes",
+            "window_min",
+            "listen",
+            "pools.spot.min",
+            "drain_seconds",
+            "start_seconds",
+        ] {
             assert!(faults.iter().any(|fault| fault.contains(key)), "{key}: {faults:?}");
         }
     }

@@ -215,12 +215,24 @@ pub struct ClassStatus {
     pub jobs: u64,
     /// Compute seconds that they take; none while nothing was measured.
     pub seconds: Option<f64>,
+    /// The same by when it was accepted, the oldest first; empty while nothing was measured.
+    #[serde(default)]
+    pub due: Vec<Due>,
     /// Seconds until they are done with the workers that are ready; none if nobody works.
     pub drain_seconds: Option<f64>,
     /// Messages in the broker that nobody has.
     pub ready: u64,
     /// Seconds since the oldest unfinished batch that is not paused was accepted.
     pub oldest_seconds: Option<f64>,
+}
+
+/// What is left of batches that were accepted at about the same time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Due {
+    /// Seconds since then.
+    pub age_seconds: f64,
+    /// Compute seconds that they take.
+    pub seconds: f64,
 }
 
 /// The id of an event: two numbers, which grow.

@@ -47,8 +47,9 @@ impl App {
         let hour = Hour::of(&points);
         let ready = workers.iter().filter(|beat| beat.state == WorkerState::Ready).count() as u64;
         let desired = status.as_ref().map(|status| {
-            let pools = self.config.pools.values();
-            pools.map(|pool| u64::from(scale::desired(pool, status, &workers).desired)).sum()
+            let pools = &self.config.pools;
+            let desired = |pool| scale::desired(pool, pools, status, &workers).desired;
+            pools.values().map(|pool| u64::from(desired(pool))).sum()
         });
         let price = self.config.price_per_gpu_hour;
         let classes = status.as_ref().map(|status| status.classes.as_slice()).unwrap_or_default();

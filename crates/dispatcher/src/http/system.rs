@@ -104,7 +104,7 @@ pub(super) async fn scale(
         Fault::unavailable("no_status", "no dispatcher leads, so nobody knows what waits".into())
     })?;
     let workers = app.ports.progress.workers().await.unwrap_or_default();
-    let scale = scale::desired(pool, &status, &workers);
+    let scale = scale::desired(pool, &app.config.pools, &status, &workers);
     app.metrics.scale_desired.with_label_values(&[&name]).set(i64::from(scale.desired));
     Ok(Json(scale))
 }

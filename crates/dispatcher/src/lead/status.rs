@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use excite_jobs::progress::{ClassStatus, Status, WorkerState};
+use excite_jobs::progress::{ClassStatus, Due, Status, WorkerState};
 use excite_jobs::{Lane, State, VERSION, Work};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -17,6 +17,8 @@ use super::running::Running;
 const EVERY: Duration = Duration::from_secs(2);
 /// Between two writings of the estimates.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// Dates by which work is due that are told apart.
+const DUE_MAX: usize = 20;
 /// Share of a new measurement of a rate.
 const RATE_SHARE: f64 = 0.3;
 
@@ -112,23 +114,28 @@ impl Leader {
         };
         let running: Vec<&Running> = self.batches.values().filter(mine).collect();
         let jobs = running.iter().map(|running| running.folded.open()).sum();
-        let known: Vec<f64> = running.iter().filter_map(|running| self.seconds(running)).collect();
-        let seconds = (jobs == 0 || !known.is_empty()).then(|| known.iter().sum::<f64>());
+        // By the clock of whoever accepted the batch: for planning only.
+        let now = OffsetDateTime::now_utc();
+        let age = |running: &Running| (now - running.header.created_at).as_seconds_f64().max(0.);
+        let left = running.iter().filter_map(|running| {
+            Some(Due { age_seconds: age(running), seconds: self.seconds(running)? })
+        });
+        let due = grouped(left.collect(), DUE_MAX);
+        let known = jobs == 0 || !due.is_empty();
+        let seconds = known.then(|| due.iter().map(|due| due.seconds).sum::<f64>());
         let workers = self
             .workers
             .iter()
             .filter(|worker| worker.class == class && worker.state == WorkerState::Ready)
             .count();
         let drain = seconds.filter(|_| workers > 0).map(|seconds| seconds / workers as f64);
-        // By the clock of whoever accepted the batch: shown only.
-        let now = OffsetDateTime::now_utc();
-        let ages = running.iter().map(|r| (now - r.header.created_at).as_seconds_f64().max(0.));
         ClassStatus {
             jobs,
             seconds,
             drain_seconds: drain,
             ready,
-            oldest_seconds: ages.reduce(f64::max),
+            oldest_seconds: running.iter().map(|running| age(running)).reduce(f64::max),
+            due,
             class,
         }
     }
@@ -191,5 +198,31 @@ impl Leader {
             warn!(%error, "estimates cannot be written");
             self.estimates_saved.0 = true;
         }
+    }
+}
+
+/// In at most so many groups, the oldest first; a group is as old as its oldest.
+fn grouped(mut due: Vec<Due>, most: usize) -> Vec<Due> {
+    due.sort_by(|a, b| b.age_seconds.total_cmp(&a.age_seconds));
+    let group = due.len().div_ceil(most.max(1)).max(1);
+    let sum = |group: &[Due]| Due {
+        age_seconds: group.first().map_or(0., |due| due.age_seconds),
+        seconds: group.iter().map(|due| due.seconds).sum(),
+    };
+    due.chunks(group).map(sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_of_about_one_age_are_told_together() {
+        let due = |age_seconds, seconds| Due { age_seconds, seconds };
+        let all = vec![due(1., 10.), due(5., 20.), due(3., 30.), due(2., 40.), due(4., 50.)];
+        let whole = [due(5., 20.), due(4., 50.), due(3., 30.), due(2., 40.), due(1., 10.)];
+        assert_eq!(grouped(all.clone(), 5), whole);
+        assert_eq!(grouped(all, 2), [due(5., 100.), due(2., 50.)]);
+        assert_eq!(grouped(Vec::new(), 2), []);
     }
 }

@@ -168,6 +168,7 @@ async fn furnish(server: &Server) -> Known {
         class: "default".into(),
         jobs: 0,
         seconds: Some(0.),
+        due: Vec::new(),
         drain_seconds: Some(0.),
         ready: 1,
         oldest_seconds: None,

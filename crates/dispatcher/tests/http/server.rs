@@ -66,7 +66,7 @@ impl Server {
         let store = Arc::new(DirectoryStore::open(folder.path()).unwrap());
         let (queue, mirror) = (Arc::new(MemoryQueue::new()), Arc::new(MemoryMirror::new()));
         let ports = Ports { queue: queue.clone(), store: store.clone(), progress: mirror.clone() };
-        let pool = Pool { max: 5, drain_seconds: 100., ..Pool::default() };
+        let pool = Pool { max: 5, drain_seconds: 100., start_seconds: 0., ..Pool::default() };
         let pools = BTreeMap::from([("default".into(), pool)]);
         let config = Dispatcher { pools, ..config };
         let registry = Registry::new();

@@ -46,6 +46,7 @@ async fn scale_follows_the_leader_and_is_no_number_without_one() {
         class: "default".into(),
         jobs: 40,
         seconds: Some(250.),
+        due: Vec::new(),
         drain_seconds: None,
         ready: 0,
         oldest_seconds: None,

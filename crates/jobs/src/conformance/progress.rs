@@ -12,8 +12,8 @@ use crate::id::{BatchId, JobId};
 use crate::job::VERSION;
 use crate::outcome::Class;
 use crate::progress::{
-    BatchEvent, BatchProgress, Change, ClassStatus, MicroBatchSize, Point, Progress, RunningJob,
-    Status, WorkerBeat, WorkerState, pack, unpack,
+    BatchEvent, BatchProgress, Change, ClassStatus, Due, MicroBatchSize, Point, Progress,
+    RunningJob, Status, WorkerBeat, WorkerState, pack, unpack,
 };
 use crate::retry::DeadReason;
 use crate::state::State;
@@ -321,6 +321,7 @@ pub fn status() -> Status {
             class: "default".to_owned(),
             jobs: 12,
             seconds: Some(3.5),
+            due: vec![Due { age_seconds: 1.5, seconds: 3.5 }],
             drain_seconds: None,
             ready: 4,
             oldest_seconds: Some(1.5),
