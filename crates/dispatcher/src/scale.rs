@@ -71,7 +71,10 @@ fn in_time(pool: &Pool, class: &ClassStatus, seconds: f64, have: f64) -> (f64, f
     let needs = due.iter().map(|due| {
         all += due.seconds;
         let within = (pool.drain_seconds - due.age_seconds).max(pool.drain_seconds * LATE);
-        (workers(all, within, pool.start_seconds, have), within)
+        // Those that are wanted for it were asked for when it came, so they are on their way and
+        // count for nobody yet; if they are still not there much later, they take as long again.
+        let start = (due.age_seconds - pool.start_seconds).abs().min(pool.start_seconds);
+        (workers(all, within, start, have), within)
     });
     needs.reduce(|most, need| if need.0 > most.0 { need } else { most }).unwrap_or_default()
 }
