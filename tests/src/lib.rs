@@ -19,6 +19,7 @@ pub mod proxy;
 mod rabbit;
 mod redis;
 mod s3;
+pub mod scaling;
 mod server;
 
 pub use certs::Certs;
