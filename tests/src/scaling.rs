@@ -193,7 +193,7 @@ impl World<'_> {
             self.hand_over(pod.job, notice);
         }
         for pod in &mut self.pods {
-            let mut left = if pod.ready <= now { 1. } else { 0. };
+            let mut left: f64 = if pod.ready <= now { 1. } else { 0. };
             while left > 0. {
                 let Some(job) = pod.job.as_mut() else {
                     pod.job = self.queue.pop_front();

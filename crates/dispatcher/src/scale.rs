@@ -1,9 +1,9 @@
 //! How many workers a pool should have: as many as finish each batch in time, and no more.
 //!
-//! A batch should be done `drain_seconds` after it was accepted. That date is fixed, so the number
-//! stays about the same until the work is done, and each worker that had to be started works as long
-//! as can be: a number that follows the length of a queue starts many, then stops them one after the
-//! other. What waits includes the manifests, retries and what runs, which no queue length does.
+//! A batch should be done `drain_seconds` after it was accepted. That date is fixed, and whoever is
+//! there stays as long as there is a job for each: the work has to be done anyway, and a start costs a
+//! node, an image and a model. A number that follows the length of a queue starts many workers, then
+//! stops them one after the other, and starts them again. What waits includes the manifests, retries and what runs, which no queue length does.
 //! `docs/scaling.md` compares. Not here: how fast a number is followed, which autoscalers decide.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::config::Pool;
 
 /// What is late should be done in this share of `drain_seconds`.
 const LATE: f64 = 0.25;
-/// Estimates vary: nobody is started for less than this, nor kept.
+/// Estimates vary: nobody is started for less than this.
 const TOLERANCE: f64 = 0.05;
 
 /// Workers wanted of one of these pools.
@@ -82,9 +82,8 @@ fn in_time(pool: &Pool, class: &ClassStatus, seconds: f64, have: f64) -> (f64, f
 /// Workers that do so much `within` so many seconds, if some are there already and the others have
 /// to `start` first.
 fn workers(seconds: f64, within: f64, start: f64, have: f64) -> f64 {
-    let tolerated = within * (1. + TOLERANCE);
-    if seconds <= have * tolerated {
-        return (seconds / tolerated).ceil();
+    if seconds <= have * within * (1. + TOLERANCE) {
+        return have;
     }
     // Who starts too late helps with what comes next; half the time is a bound, so that a short
     // time does not start everybody.
@@ -168,9 +167,10 @@ mod tests {
             (900,    &[(500., 5000.)],                    10,    10),
             (900,    &[(500., 5200.)],                    10,    10),
             (900,    &[(500., 4800.)],                    10,    10),
-            (100,    &[(900., 2500.)],                    10,    10), // late work has 250 s
-            // Ahead of time: fewer do.
-            (900,    &[(500., 4200.)],                    10,    8),
+            (100,    &[(900., 2500.)],                    10,    10), // nobody helps in 100 s
+            // Ahead of time: who is there stays, as long as there is a job for each.
+            (900,    &[(500., 2000.)],                    10,    10),
+            (8,      &[(500., 2000.)],                    10,    8),
             // Behind: those that must start first have less time.
             (900,    &[(500., 6000.)],                    10,    14),
             // What is due first decides alone if it needs most,
