@@ -119,13 +119,14 @@ class Compose:
         """What is mounted from this repository has to be there."""
         mounted = {Path(volume["source"]): name for name, service in self.services().items()
                    for volume in service.get("volumes", []) if volume["type"] == "bind"}
-        missing = {path: name for path, name in mounted.items() if not path.exists()}
         chart = ROOT / "charts/excite"
-        if missing and all(path.is_relative_to(chart) for path in missing) and not chart.exists():
+        missing = [path for path in mounted if not path.exists()]
+        for path in missing:
+            if chart.exists() or not path.is_relative_to(chart):
+                raise Failed(f"{mounted[path]}: volumes: {path} does not exist; mend the path")
+        if missing:
             raise Skipped("there is no charts/excite in this checkout, whose rules and dashboards "
                           "are mounted")
-        for path, name in missing.items():
-            raise Failed(f"{name}: volumes: {path} does not exist; mend the path")
         return f"{len(mounted)} mounts"
 
     def prometheus(self) -> str:

@@ -100,6 +100,12 @@ class Checker:
                               "hand it over in `env`")
             return
         words = shlex.split(line)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        if any(set(word) <= set("();<>|&") for word in lexer):
+            self.fault(where, f"run: `{line}` puts commands together; write a step for each, or a "
+                              "script")
+            return
         if any(tuple(words[: len(begin)]) == begin for begin in SET_UP):
             return
         if words[:2] == ["cargo", "xtask"]:
