@@ -18,6 +18,7 @@ from pathlib import Path
 import tools
 from compose import Compose
 from images import Images
+from layers import Layers
 from report import Failed, Report, Skipped
 from stack import Stack
 from tools import ROOT, run
@@ -102,12 +103,13 @@ def context() -> str:
 def built(report: Report, compose: Compose, binaries: Path) -> None:
     """Builds and runs the images; each step needs those before it."""
     images = Images()
-    stack = Stack(images, compose, binaries)
+    layers, stack = Layers(images), Stack(images, compose, binaries)
     try:
         if not report.step("tools for images", lambda: tools.packages() or "buildah, crun"):
             return
         for name, act in (
             ("base", images.base),
+            ("layers", layers.check),
             ("build", lambda: images.build(binaries)),
             ("C library", images.libc),
             ("settings", images.settings),
