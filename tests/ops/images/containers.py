@@ -65,7 +65,8 @@ class Container:
 
     def last_lines(self, count: int = 8) -> str:
         """What it said last."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+        lines = self.log.read_text(errors="replace").splitlines()[-count:]
+        return "\n".join(line[:300] for line in lines)
 
     def wait(self, seconds: float) -> int:
         """Waits for its end; its exit status."""

@@ -141,7 +141,8 @@ class Stack:
                    container.last_lines)
         test = [word.replace("8080", str(self.http)).replace("$$", "$")
                 for word in service["healthcheck"]["test"][1:]]
-        crun(container.state, "exec", container.name, *test)
+        if self.fails(container, test):
+            raise Failed("dispatcher: healthcheck: it fails, though the dispatcher is ready")
         closed = str(free_port())
         wrong = [word.replace(str(self.http), closed) for word in test]
         if not self.fails(container, wrong):
