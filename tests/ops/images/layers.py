@@ -5,7 +5,6 @@ too slow here, so a stand-in for cargo takes notes instead."""
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from images import BASE, PROGRAMS, Images
 from report import Failed
