@@ -3,6 +3,7 @@ which it groups and joins. Not a check of syntax, which promtool does."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def tokens(text: str) -> Iterator[Token]:
             yield Token(found.lastgroup or "", found[0], found.start(), found.end())
 
 
+@functools.cache
 def parse(text: str) -> Query:
     """Finds the selectors and label lists of an expression."""
     all_tokens = list(tokens(text))

@@ -33,5 +33,5 @@ def have(*programs: str) -> None:
 def run(*words: str | Path) -> tuple[bool, str]:
     """Whether a program ended well, and what it printed."""
     command: Sequence[str] = [str(word) for word in words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     return done.returncode == 0, (done.stdout + done.stderr).strip()
