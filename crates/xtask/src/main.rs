@@ -10,6 +10,7 @@ mod cuda_check;
 mod docs;
 mod faults;
 mod full_size;
+mod ops;
 mod peers;
 mod project;
 mod servers;
@@ -29,6 +30,7 @@ Examples:
   cargo xtask bench queue          jobs a second, beside the goals
   cargo xtask api                  whether the API keeps to its description
   cargo xtask faults --minutes 30  whether anything is lost when everything fails
+  cargo xtask ops                  the chart, alerts, dashboards, images, a release
   cargo xtask cuda-check           whether it builds for GPUs, on a machine without one
   cargo xtask docs                 after a change of what pictures look like";
 
@@ -50,6 +52,7 @@ enum Task {
     /// Ask `excite serve` for all that the API's description allows, and for much that it does not
     Api,
     FullSize(full_size::FullSizeArgs),
+    Ops(ops::OpsArgs),
     CudaCheck(cuda_check::CudaCheckArgs),
     /// Draw the pictures of docs/images again, with the release build
     Docs,
@@ -109,6 +112,7 @@ fn run(project: &Project, task: &Task) -> anyhow::Result<()> {
         Task::Faults(args) => faults::faults(project, args),
         Task::Api => api::fuzz(project),
         Task::FullSize(args) => full_size::run(project, args),
+        Task::Ops(args) => ops::run(project, args),
         Task::CudaCheck(args) => cuda_check::run(project, args),
         Task::Docs => docs::run(project),
     }

@@ -1,4 +1,4 @@
-//! Pythons with packages to measure and check against: diffusers, Schemathesis.
+//! Pythons with packages to measure and check against: diffusers, Schemathesis, matplotlib.
 //!
 //! Nothing that users run needs them. The scripts are in tests/peers.
 
@@ -25,6 +25,15 @@ pub(crate) const SCHEMATHESIS: Peer = Peer {
     requirements: "tests/peers/api/requirements.txt",
     environment: "target/api-peers",
     download: "about 30 MB",
+};
+
+/// What draws plots.
+pub(crate) const MATPLOTLIB: Peer = Peer {
+    name: "matplotlib",
+    variable: "EXCITE_PLOTS_PYTHON",
+    requirements: "tests/ops/scaling/requirements.txt",
+    environment: "target/ops/plots",
+    download: "about 50 MB",
 };
 
 /// A virtual environment of Python.

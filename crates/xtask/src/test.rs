@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::{self, Project};
-use crate::{api, peers, servers, tidy};
+use crate::{api, ops, peers, servers, tidy};
 
 /// Runs the checks; `all` adds those that take long.
 pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
@@ -33,6 +33,7 @@ pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
         project::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tidy", "cargo xtask tidy", || tidy::run(project))?;
+    step("what operators get", "cargo xtask ops chart monitoring release", || ops::quick(project))?;
     if all {
         // With the features that others want it builds even if it names what it does not have.
         step("excite alone", "cargo check -p excite", || cargo(&["check", "-p", "excite"]))?;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the Helm chart without a cluster: a line a check, exit status 1 if one fails.
+"""Checks the Helm chart without a cluster: a line a check, exit status 1 if one fails, 3 if its tools cannot be had.
 
 Helm itself renders it; what it needs is fetched once from package registries into target/ops/chart.
 Each check is a program of its own, too.
@@ -53,7 +53,7 @@ def main() -> int:
         helm = Helm()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 3
     failed = [
         name
         for name in named or CHECKS

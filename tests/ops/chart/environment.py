@@ -36,7 +36,7 @@ def enter() -> None:
         python = interpreter()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(3)
     # Helm's library reads this when it is loaded; releases are then kept in memory.
     os.environ.update({INSIDE: "1", "HELM_DRIVER": "memory"})
     sys.stdout.flush()

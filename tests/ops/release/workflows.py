@@ -19,7 +19,8 @@ from pathlib import Path
 try:
     import yaml
 except ModuleNotFoundError:
-    sys.exit("error: Python has no module `yaml`; install Debian's python3-yaml or PyPI's pyyaml")
+    print("error: Python has no module `yaml`; install Debian's python3-yaml or PyPI's pyyaml", file=sys.stderr)
+    sys.exit(3)
 
 ROOT = Path(__file__).resolve().parents[3]
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})")
