@@ -78,17 +78,19 @@ impl Leader {
         names.sort_unstable();
         names.dedup();
         let mut classes = Vec::new();
+        let mut lanes: BTreeMap<Lane, u64> = BTreeMap::new();
         for class in names {
             let mut ready = 0;
             for lane in Lane::ALL {
                 let depth = self.depth(&class, lane).await.unwrap_or_default();
                 ready += depth.ready;
-                self.metrics
-                    .queue_jobs
-                    .with_label_values(&[lane.as_str(), "ready"])
-                    .set(i64::try_from(depth.ready).unwrap_or(i64::MAX));
+                *lanes.entry(lane).or_default() += depth.ready;
             }
             classes.push(self.class_status(class, ready));
+        }
+        for (lane, ready) in lanes {
+            let ready = i64::try_from(ready).unwrap_or(i64::MAX);
+            self.metrics.queue_jobs.with_label_values(&[lane.as_str(), "ready"]).set(ready);
         }
         let active = self.batches.values().filter(|running| running.folded.open() > 0);
         let health = self.ports.queue.health();
