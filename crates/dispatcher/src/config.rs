@@ -126,6 +126,19 @@ impl Dispatcher {
         !self.listen.ip().is_loopback() && self.tokens_file.is_none() && !self.anyone
     }
 
+    /// Why nobody should be served like this, with key and remedy, if so.
+    pub fn serving_fault(&self) -> Option<String> {
+        let fault = || {
+            format!(
+                "dispatcher.listen: {} can be reached from elsewhere, and nobody is asked who they \
+                 are; set dispatcher.tokens_file (`excite-dispatcher token new` writes one), or \
+                 dispatcher.anyone if something in front of it asks",
+                self.listen
+            )
+        };
+        self.is_open_to_strangers().then(fault)
+    }
+
     /// What is wrong, each with its key and remedy.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -134,14 +147,6 @@ impl Dispatcher {
                 "dispatcher.default_model: `{}` cannot name a model; use letters, digits, `.`, `_` \
                  and `-`",
                 self.default_model
-            ));
-        }
-        if self.is_open_to_strangers() {
-            faults.push(format!(
-                "dispatcher.listen: {} can be reached from elsewhere, and nobody is asked who they \
-                 are; set dispatcher.tokens_file (`excite-dispatcher token new` writes one), or \
-                 dispatcher.anyone if something in front of it asks",
-                self.listen
             ));
         }
         for class in self.classes.iter().filter(|class| !ModelCard::is_name(class)) {
@@ -207,13 +212,15 @@ mod tests {
             "default_model",
             "classes",
             "window_min",
-            "listen",
             "pools.spot.min",
             "drain_seconds",
             "start_seconds",
         ] {
             assert!(faults.iter().any(|fault| fault.contains(key)), "{key}: {faults:?}");
         }
+        assert_eq!(Dispatcher::default().serving_fault(), None);
+        let open = wrong.serving_fault().unwrap();
+        assert!(open.contains("dispatcher.listen") && open.contains("tokens_file"), "{open}");
     }
 
     #[test]

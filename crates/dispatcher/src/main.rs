@@ -161,7 +161,13 @@ fn load(args: &Args) -> Result<Loaded<Config>, Vec<String>> {
     let flags = Flags { dispatcher: &args.dispatcher };
     let loaded: Loaded<Config> =
         config::load(args.config.as_deref(), &flags).map_err(|error| error.0)?;
-    match loaded.config.dispatcher.faults() {
+    let dispatcher = &loaded.config.dispatcher;
+    let mut faults = dispatcher.faults();
+    // Who makes a token, or queues, serves nobody.
+    if matches!(args.command, None | Some(Command::Run)) {
+        faults.extend(dispatcher.serving_fault());
+    }
+    match faults {
         faults if faults.is_empty() => Ok(loaded),
         faults => Err(faults),
     }
