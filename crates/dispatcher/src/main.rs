@@ -45,6 +45,10 @@ struct Args {
     /// Show every value and where it comes from, then exit.
     #[arg(long)]
     print_config: bool,
+    /// The broker lost its queues: publish again all that was published and is not concluded. For one
+    /// start, once the queues are there again.
+    #[arg(long, env = "EXCITE_QUEUE_IS_NEW")]
+    queue_is_new: bool,
     #[command(flatten)]
     dispatcher: DispatcherFlags,
     #[command(subcommand)]
@@ -150,7 +154,7 @@ fn main() -> ExitCode {
     let service = async {
         match args.command {
             Some(Command::Token { .. }) => Ok(ExitCode::SUCCESS),
-            None | Some(Command::Run) => run(&loaded.config).await,
+            None | Some(Command::Run) => run(&loaded.config, args.queue_is_new).await,
             Some(Command::Topology { what }) => look(&loaded.config, &what).await,
         }
     };
@@ -182,7 +186,7 @@ async fn connect(config: &Config) -> anyhow::Result<Ports> {
     })
 }
 
-async fn run(config: &Config) -> anyhow::Result<ExitCode> {
+async fn run(config: &Config, queue_is_new: bool) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("signals cannot be heard")?;
     let ports = connect(config).await?;
     let dispatcher = config.dispatcher.clone();
@@ -199,7 +203,7 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let serving = serve(listener, router(app, registry), stop.clone(), dispatcher.stop());
     let serving = tokio::spawn(serving);
     let sweeping = tokio::spawn(sweeper(ports.clone(), stop.clone()));
-    let config = lead_config(&dispatcher);
+    let config = LeadConfig { queue_is_new, ..lead_config(&dispatcher) };
     let mut leading = tokio::spawn(leading(ports.clone(), config, lead_metrics, stop.clone()));
     let led = tokio::select! {
         led = &mut leading => Some(led),

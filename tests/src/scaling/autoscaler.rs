@@ -265,9 +265,9 @@ mod tests {
     #[test]
     fn pods_that_start_are_idle_to_a_utilisation() {
         let mut scaler = Autoscaler::new(Trigger::Utilisation(0.5), QUICK, 100);
-        let pods = |pods, ready, busy| Seen { pods, ready, busy, ..Seen::default() };
-        assert_eq!(scaler.decide(&pods(4, 4, 4.)), 8);
-        assert_eq!(scaler.decide(&pods(8, 4, 4.)), 8, "as many as are needed are coming");
-        assert_eq!(scaler.decide(&pods(8, 8, 0.)), 1, "never to zero");
+        let pods = |now, pods, ready, busy| Seen { now, pods, ready, busy, ..Seen::default() };
+        assert_eq!(scaler.decide(&pods(0., 4, 4, 4.)), 8);
+        assert_eq!(scaler.decide(&pods(15., 8, 4, 4.)), 8, "as many as are needed are coming");
+        assert_eq!(scaler.decide(&pods(30., 8, 8, 0.)), 1, "never to zero");
     }
 }

@@ -33,6 +33,32 @@ async fn a_broker_that_was_away_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_broker_that_lost_its_queues_is_filled_again() {
+    let rabbit = Rabbit::shared().await.unwrap();
+    let cluster = Cluster::start(rabbit, "broker-lost").await.unwrap();
+    // Several claims of the feeder: the last one is published again in any case.
+    let window = ("EXCITE_DISPATCHER__WINDOW_MIN", "600");
+    let mut dispatcher = cluster.dispatcher_with(&[window]).await.unwrap();
+    cluster.push_model(&dispatcher).await.unwrap();
+    let id = cluster.submit(&dispatcher, "", &lines(600, 1)).await.unwrap().id;
+    let all = |v: &_| count(v, State::Queued) == 600;
+    cluster.until(&dispatcher, id, LIMIT, "all jobs in the queue", all).await.unwrap();
+    dispatcher.program.kill();
+    let broker = cluster.variable("EXCITE_BROKER__URL").unwrap();
+    let properties = lapin::ConnectionProperties::default();
+    let broker = lapin::Connection::connect(broker, properties).await.unwrap();
+    let channel = broker.create_channel().await.unwrap();
+    let queue = "excite.v1.jobs.default.bulk".into();
+    let lost = channel.queue_purge(queue, Default::default()).await.unwrap();
+    assert_eq!(lost, 600);
+
+    let new = ("EXCITE_QUEUE_IS_NEW", "true");
+    let dispatcher = cluster.dispatcher_with(&[window, new]).await.unwrap();
+    let _worker = cluster.worker(&["--pipeline", "empty", "--slots", "64"]).await.unwrap();
+    assert_all_succeeded(&cluster.finished(&dispatcher, id, LIMIT).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_flushed_redis_is_filled_again_with_exact_counts() {
     let cluster = Cluster::start(Rabbit::shared().await.unwrap(), "redis-flushed").await.unwrap();
     let dispatcher = cluster.dispatcher().await.unwrap();
