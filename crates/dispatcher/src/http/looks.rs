@@ -79,7 +79,9 @@ impl Looks {
         let mut kept = self.lock();
         if kept.changes == changes {
             kept.looks.retain(|_, look| look.at.elapsed() < SHOWN);
-            if kept.looks.len() < BATCHES_MAX {
+            // A read that began earlier may end later.
+            let newer = kept.looks.get(&id).is_some_and(|known| known.at > at);
+            if !newer && kept.looks.len() < BATCHES_MAX {
                 kept.looks.insert(id, KeptLook { look: look.clone(), at, is_read: false });
             }
         }
