@@ -75,7 +75,6 @@ class Watch:
         severities = {rule.name: rule.labels["severity"] for rule in page.rules() if rule.alert}
         # As the example has it; who is told of what is compared with it.
         self.receivers = {name: {"page": "pager", "ticket": "tickets"}.get(severity) for name, severity in severities.items()}
-        self.inhibits: dict[str, set[str]] = {}
 
     def start(self) -> None:
         """Writes the configurations and starts both."""
