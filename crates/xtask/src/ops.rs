@@ -11,7 +11,8 @@ use crate::project::{self, Project};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  cargo xtask ops                    all but what is compared; some minutes, and as root for the images
+  cargo xtask ops                    all but what is compared; some minutes, and as root for the images;
+                                     images and `live` take programs that are built already
   cargo xtask ops chart monitoring   these alone
   cargo xtask ops scaling --write    docs/scaling.md again: its table and its plots";
 
@@ -39,6 +40,8 @@ enum Part {
     Release,
     /// Images built, started and stopped; the stack of docker/compose.yaml
     Images,
+    /// Real Prometheus and Alertmanager beside real processes, under load and without servers
+    Live,
     /// Pools under the dispatcher's numbers and under common autoscalers, simulated
     Scaling,
 }
@@ -46,13 +49,14 @@ enum Part {
 /// What these checks end with if their tools cannot be had.
 const NO_TOOLS: i32 = 3;
 
-const CHECKS: [(Part, &[&str]); 6] = [
+const CHECKS: [(Part, &[&str]); 7] = [
     (Part::Chart, &["tests/ops/chart/check.py"]),
     (Part::Monitoring, &["tests/ops/monitoring/check.py"]),
     (Part::Release, &["tests/ops/release/version.py"]),
     (Part::Release, &["tests/ops/release/workflows.py"]),
     (Part::Release, &["tests/ops/release/notices.py", "--check"]),
     (Part::Images, &["tests/ops/images/check.py"]),
+    (Part::Live, &["tests/ops/live/check.py"]),
 ];
 
 /// Runs the checks.
@@ -74,7 +78,7 @@ pub(crate) fn run(project: &Project, args: &OpsArgs) -> Result<()> {
 /// Runs what takes seconds, where its tools can be had.
 pub(crate) fn quick(project: &Project) -> Result<()> {
     for (part, check) in CHECKS {
-        if part != Part::Images && !passes(project, check)? {
+        if !matches!(part, Part::Images | Part::Live) && !passes(project, check)? {
             println!("skipped: {}, its tools cannot be had here", check[0]);
         }
     }

@@ -1,5 +1,6 @@
 //! A rollout: programs of two versions at once.
 
+use anyhow::Context;
 use excite_jobs::queue::rabbit::{RabbitOptions, RabbitQueue};
 use excite_jobs::queue::{Message, Queue, QueueName};
 use excite_jobs::{Lane, State};
@@ -47,9 +48,12 @@ async fn a_job_of_a_later_version_waits_for_a_worker_that_reads_it() {
     let tally = view.tally.unwrap();
     assert_eq!(tally.failures.get("version"), Some(&1), "{tally:?}");
     assert!(tally.dead.is_empty(), "{tally:?}");
-    let records = cluster.records(view.id).unwrap();
-    let waits = records.iter().find(|done| done.index == 1).unwrap();
-    let failure = waits.failure.as_ref().unwrap();
+    // The mirror may be told before it is recorded.
+    let record = eventually(LIMIT, "the record", async || {
+        let records = cluster.records(view.id)?;
+        records.into_iter().find(|done| done.index == 1).context("none of job 1")
+    });
+    let failure = record.await.unwrap().failure.unwrap();
     assert_eq!(failure.class.as_str(), "incompatible", "{failure:?}");
     assert!(failure.message.contains("version 2"), "{failure:?}");
     // It is not this worker's fault, nor does it take less for it.
