@@ -1,4 +1,4 @@
-//! The ledger, shortened: two minutes in which everything fails in turn, and every job is accounted
+//! The ledger, shortened: a minute in which everything fails in turn, and every job is accounted
 //! for. `cargo xtask faults` runs it for as long as one likes.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use excite_tests::ledger::{self, Options};
 
 /// Of this the machine starts and ends servers for a minute more.
-const FAULTS_FOR: Duration = Duration::from_secs(110);
+const FAULTS_FOR: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn every_job_is_accounted_for_whatever_fails() {

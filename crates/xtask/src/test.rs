@@ -33,7 +33,7 @@ pub(crate) fn run(project: &Project, all: bool) -> Result<()> {
         project::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tidy", "cargo xtask tidy", || tidy::run(project))?;
-    step("what operators get", "cargo xtask ops chart monitoring release", || ops::quick(project))?;
+    step("what operators get", "cargo xtask ops monitoring release", || ops::quick(project))?;
     if all {
         // With the features that others want it builds even if it names what it does not have.
         step("excite alone", "cargo check -p excite", || cargo(&["check", "-p", "excite"]))?;
