@@ -70,6 +70,8 @@ pub async fn run(options: Options) -> Result<Report> {
 
     let mut report = Report::new(options);
     report.faults = tally.into_counts();
+    // Who is asked to resume may be down, and nobody else brings it back.
+    crew.mend().await?;
     load.resume().await?;
     audit::rest(&cluster, &rabbit, &mut crew, &load, &mut report, REST_MAX).await?;
     eprintln!("ledger: {:.0} s: at rest", started.elapsed().as_secs_f64());

@@ -39,7 +39,7 @@ const COSTLY: [&str; 8] = [
 /// Jobs of which one violation is enough.
 const NAMED_MAX: usize = 10;
 
-/// Mends the services and waits until nothing is left to do; what does not end is lost.
+/// Waits until nothing is left to do, with mended services; what does not end is lost.
 pub(super) async fn rest(
     cluster: &Cluster,
     rabbit: &Rabbit,
@@ -48,7 +48,6 @@ pub(super) async fn rest(
     report: &mut Report,
     limit: Duration,
 ) -> Result<()> {
-    crew.mend().await?;
     crew.led(cluster).await?;
     let began = Instant::now();
     for batch in &load.batches {

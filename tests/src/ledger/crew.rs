@@ -243,6 +243,8 @@ impl Crew {
 
     /// Runs everything as it should be, with no points to crash at, and waits until it is ready.
     pub(super) async fn mend(&mut self) -> Result<()> {
+        // What crashed as it was to is not told to stop.
+        self.tend()?;
         for at in 0..self.seats.len() {
             self.freeze(at, false)?;
             if self.seats[at].armed.is_some() {
