@@ -185,7 +185,7 @@ impl App {
         };
         self.batches.add(batch.id).await;
         let location = format!("/v1/batches/{}", batch.id);
-        let view = self.view(batch.id).await?;
+        let view = self.view(batch).await?;
         Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
     }
 
@@ -292,7 +292,7 @@ pub(super) async fn change(
         }
     }
     announce(&app.ports, id, batch.traceparent.clone());
-    Ok(Json(app.view(id).await?))
+    Ok(Json(app.view(batch).await?))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -318,7 +318,7 @@ pub(super) async fn delete(
     OfBatch(id): OfBatch,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deletion>, Fault> {
-    let view = app.view(id).await?;
+    let view = app.view(app.batch(id).await?).await?;
     if !matches!(view.state, BatchState::Finished | BatchState::Cancelled) {
         let detail = format!("batch {id} is {}", view.state);
         let remedy = format!("Wait, or stop it with `excite batch cancel {id}`.");

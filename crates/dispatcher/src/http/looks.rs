@@ -67,15 +67,12 @@ impl Looks {
     /// A batch as it is in the store; `None` if there is no such batch.
     pub(super) async fn read(&self, id: BatchId) -> Result<Option<Look>, HeaderError> {
         let (at, changes) = (Instant::now(), self.lock().changes);
-        let key = keys::summary(id);
-        let summary = header::document::<Summary>(&*self.store, &key);
-        let (found, summary) = tokio::join!(header::load(&*self.store, id), summary);
+        let (found, ended) = tokio::join!(header::load(&*self.store, id), self.ended(id));
         let Some((batch, _)) = found? else {
             self.forget(id);
             return Ok(None);
         };
-        let ended = summary?.map(|(summary, _)| Arc::new(summary));
-        let look = Look { batch: Arc::new(batch), ended };
+        let look = Look { batch: Arc::new(batch), ended: ended? };
         let mut kept = self.lock();
         if kept.changes == changes {
             kept.looks.retain(|_, look| look.at.elapsed() < SHOWN);
@@ -86,6 +83,12 @@ impl Looks {
             }
         }
         Ok(Some(look))
+    }
+
+    /// How a batch ended, if it did, as it is in the store.
+    pub(super) async fn ended(&self, id: BatchId) -> Result<Option<Arc<Summary>>, HeaderError> {
+        let summary = header::document(&*self.store, &keys::summary(id)).await?;
+        Ok(summary.map(|(summary, _)| Arc::new(summary)))
     }
 
     /// A batch was changed here: the next who asks sees it.

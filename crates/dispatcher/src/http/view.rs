@@ -1,5 +1,7 @@
 //! A batch as it is shown: its header, and how far it is.
 
+use std::sync::Arc;
+
 use excite_jobs::api::{BatchState, BatchView};
 use excite_jobs::{Batch, BatchId, Tally};
 
@@ -22,10 +24,10 @@ impl App {
         Ok(self.composed(&look, sums).await)
     }
 
-    /// A batch as it is now.
-    pub(super) async fn view(&self, id: BatchId) -> Result<BatchView, Fault> {
-        let (look, sums) = tokio::join!(self.looks.read(id), self.sums(id));
-        let look = look?.ok_or_else(|| Fault::no_batch(id))?;
+    /// A batch whose header is at hand, as it is now.
+    pub(super) async fn view(&self, batch: Batch) -> Result<BatchView, Fault> {
+        let (ended, sums) = tokio::join!(self.looks.ended(batch.id), self.sums(batch.id));
+        let look = Look { batch: Arc::new(batch), ended: ended? };
         Ok(self.composed(&look, sums).await)
     }
 
@@ -40,7 +42,7 @@ impl App {
     }
 
     async fn composed(&self, look: &Look, sums: Option<Tally>) -> BatchView {
-        let batch = Batch::clone(&look.batch);
+        let batch = &*look.batch;
         let finished_at = look.ended.as_ref().map(|summary| summary.finished_at);
         let tally = look.ended.as_ref().map(|summary| summary.tally.clone()).or(sums);
         let state = match (batch.cancelled, finished_at, batch.paused) {
@@ -49,25 +51,25 @@ impl App {
             (false, None, true) => BatchState::Paused,
             (false, None, false) => BatchState::Active,
         };
-        let gpu_seconds_left = self.seconds_left(&batch, state, tally.as_ref()).await;
+        let gpu_seconds_left = self.seconds_left(batch, state, tally.as_ref()).await;
         BatchView {
             id: batch.id,
-            name: batch.name,
+            name: batch.name.clone(),
             revision: batch.revision,
             state,
             created_at: batch.created_at,
             finished_at,
             lines: batch.lines,
             jobs: batch.jobs,
-            model: batch.model,
-            class: batch.class,
+            model: batch.model.clone(),
+            class: batch.class.clone(),
             lane: batch.lane,
             weight: batch.weight,
             compare: batch.compare,
             attention: batch.outputs.attention,
             trace: batch.outputs.trace,
             parent: batch.parent,
-            warnings: batch.warnings,
+            warnings: batch.warnings.clone(),
             tally,
             gpu_seconds_left,
         }

@@ -19,8 +19,6 @@ export async function batchView(page) {
   const { signal } = page;
   const path = `/v1/batches/${id}`;
   let batch = await get(path, { signal });
-  /** What the last event said. */
-  let told = null;
 
   const bar = h('div', { class: 'bar tall', role: 'img' });
   const legend = h('ul', { class: 'legend' });
@@ -72,7 +70,6 @@ export async function batchView(page) {
     {
       progress(data) {
         const before = batch;
-        told = data;
         batch = { ...batch, tally: data.tally, state: data.state };
         if (data.state === before.state) {
           showProgress();
@@ -81,7 +78,7 @@ export async function batchView(page) {
           // Whatever else comes with the change is not in the event. The answer may be of a moment
           // before it, and no other event need come: what was told last holds.
           get(path, { signal })
-            .then((now) => update({ ...now, tally: told.tally, state: told.state }))
+            .then((now) => update({ ...now, tally: batch.tally, state: batch.state }))
             .catch(() => {});
         }
         images.progressed(before, batch);
