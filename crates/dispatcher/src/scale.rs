@@ -3,8 +3,9 @@
 //! A batch should be done `drain_seconds` after it was accepted. That date is fixed, and whoever is
 //! there stays as long as there is a job for each: the work has to be done anyway, and a start costs a
 //! node, an image and a model. A number that follows the length of a queue starts many workers, then
-//! stops them one after the other, and starts them again. What waits includes the manifests, retries and what runs, which no queue length does.
-//! `docs/scaling.md` compares. Not here: how fast a number is followed, which autoscalers decide.
+//! stops them one after the other, and starts them again. What waits includes the manifests, retries
+//! and what runs, which no queue length does. `docs/scaling.md` compares. Not here: how fast a number
+//! is followed, which autoscalers decide.
 
 use std::collections::BTreeMap;
 

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use excite_dispatcher::config::Pool;
 use excite_dispatcher::scale;
+use excite_jobs::conformance::progress as example;
 use excite_jobs::progress::{ClassStatus, Due, Status, WorkerBeat, WorkerState};
-use time::OffsetDateTime;
 
 /// Between two decisions: the HPA's and KEDA's own.
 pub const PERIOD_SECONDS: f64 = 15.;
@@ -182,33 +182,10 @@ fn desired(pool: &Pool, seen: &Seen) -> u32 {
         ready: seen.queued,
         oldest_seconds: seen.due.first().map(|due| due.0),
     };
-    let status = Status {
-        v: excite_jobs::VERSION,
-        dispatcher: "simulated".into(),
-        epoch: 1,
-        at: OffsetDateTime::UNIX_EPOCH,
-        active_batches: seen.due.len() as u64,
-        classes: vec![class],
-        images_per_second: 0.,
-        dead_jobs: 0,
-        connected: true,
-        blocked: false,
-    };
-    let beat = |state| WorkerBeat {
-        v: excite_jobs::VERSION,
-        worker: String::new(),
-        pool: String::new(),
-        kind: String::new(),
-        class: pool.class.clone(),
-        state,
-        slots: 1,
-        jobs: Vec::new(),
-        models: Vec::new(),
-        model_bytes: 0,
-        memory_bytes: None,
-        micro_batches: Vec::new(),
-        started_at: OffsetDateTime::UNIX_EPOCH,
-        version: String::new(),
+    let status = Status { classes: vec![class], ..example::status() };
+    let beat = |state| {
+        let class = pool.class.clone();
+        WorkerBeat { class, state, slots: 1, ..example::beat("simulated") }
     };
     let mut workers = vec![beat(WorkerState::Starting); seen.starting];
     workers.extend(vec![beat(WorkerState::Ready); seen.ready]);
