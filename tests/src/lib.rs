@@ -11,6 +11,7 @@ pub mod failpoints;
 mod folder;
 pub mod ledger;
 mod lines;
+mod next_servers;
 mod poll;
 mod ports;
 mod process;

@@ -1,7 +1,6 @@
 //! A private RabbitMQ: a node, and the name service of Erlang that it needs.
 
 mod api;
-mod tree;
 mod trio;
 
 use std::fs::{self, Permissions};
@@ -17,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::certs::Certs;
 use crate::folder::Folder;
+use crate::next_servers;
 use crate::poll::eventually;
 use crate::ports::Port;
 use crate::process::{Log, Recipe};
@@ -46,7 +46,6 @@ pub struct RabbitBuilder {
     settings: Vec<String>,
     erlang: Vec<String>,
     member: Option<Member>,
-    tree: Option<PathBuf>,
     tls: Option<(PathBuf, PathBuf, PathBuf)>,
 }
 
@@ -63,13 +62,6 @@ impl RabbitBuilder {
     #[must_use]
     pub fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.push(format!("{key} = {value}\n"));
-        self
-    }
-
-    /// Takes the node from a tree of another system, see [`Rabbit::newer`].
-    #[must_use]
-    fn tree(mut self, tree: PathBuf) -> Self {
-        self.tree = Some(tree);
         self
     }
 
@@ -108,11 +100,9 @@ impl RabbitBuilder {
         let epmd = Recipe::new("epmd", "epmd").alone();
         let epmd = epmd.args(["-port", &names_port, "-address", "127.0.0.1"]);
         let server = format!("{SCRIPTS}/rabbitmq-server");
-        let node = match &self.tree {
-            Some(tree) => tree::within(tree, folder.path(), &server),
-            None => Recipe::new("rabbitmq-server", server),
-        };
-        let node = node
+        let (program, args) = next_servers::find(folder.path(), &server).await?;
+        let node = Recipe::new("rabbitmq-server", program)
+            .args(args)
             .alone()
             .env("HOME", &home)
             .env("ERL_EPMD_PORT", &names_port)
@@ -234,15 +224,6 @@ impl Rabbit {
     /// Starts one that differs.
     pub fn builder() -> RabbitBuilder {
         RabbitBuilder::default()
-    }
-
-    /// Starts one of the next generation (RabbitMQ 4), from the packages of Debian 13 in a tree of
-    /// their own. None, with the reason on standard error, where that cannot be made.
-    pub async fn newer() -> Result<Option<Self>> {
-        match tree::find().await? {
-            Some(tree) => Self::builder().tree(tree).start().await.map(Some),
-            None => Ok(None),
-        }
     }
 
     /// The version that the node says.
@@ -386,8 +367,10 @@ impl Rabbit {
 
     /// Runs `rabbitmqctl`.
     async fn control(&self, args: &[&str]) -> Result<()> {
-        let mut command = self.node.beside(&format!("{SCRIPTS}/rabbitmqctl"));
-        command.args(args).stdin(Stdio::null());
+        let program = format!("{SCRIPTS}/rabbitmqctl");
+        let (program, first) = next_servers::find(self.folder.path(), &program).await?;
+        let mut command = self.node.beside(program);
+        command.args(first).args(args).stdin(Stdio::null());
         let mut command = tokio::process::Command::from(command);
         let output = timeout(CONTROL_LIMIT, command.kill_on_drop(true).output()).await;
         let output = output.with_context(|| format!("rabbitmqctl {args:?} does not end"))?;

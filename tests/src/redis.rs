@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::certs::Certs;
 use crate::folder::Folder;
+use crate::next_servers;
 use crate::poll::eventually;
 use crate::ports::Port;
 use crate::process::{Log, Recipe};
@@ -76,7 +77,9 @@ impl RedisBuilder {
         };
         let port = Port::free()?;
         let number = port.number().to_string();
-        let mut recipe = Recipe::new("redis-server", "redis-server").alone();
+        let program = if next_servers::wanted()? { "valkey-server" } else { "redis-server" };
+        let (start, args) = next_servers::find(folder.path(), program).await?;
+        let mut recipe = Recipe::new(program, start).args(args).alone();
         recipe = recipe.args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
         recipe = recipe.arg("--dir").arg(folder.path());
         recipe = match self.keep {

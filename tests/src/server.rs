@@ -1,5 +1,6 @@
 //! A server that can be killed, stopped, paused and started again where it was.
 
+use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -71,7 +72,7 @@ impl Server {
     }
 
     /// Another program with the server's environment.
-    pub(crate) fn beside(&self, program: &str) -> Command {
+    pub(crate) fn beside(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         self.recipe.surround(&mut command);
         command

@@ -103,6 +103,17 @@ async fn a_shared_node_gives_each_test_a_vhost() {
 }
 
 #[tokio::test]
+async fn servers_are_of_the_generation_that_is_asked_for() {
+    let next = std::env::var_os("EXCITE_TEST_SERVERS").is_some();
+    let version = Rabbit::shared().await.unwrap().version().await.unwrap();
+    assert!(!next || version.starts_with("4."), "{version}");
+    let redis = Redis::start().await.unwrap();
+    let mut asked = redis.connect().await.unwrap();
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut asked).await.unwrap();
+    assert_eq!(info.contains("valkey_version:8."), next, "{info}");
+}
+
+#[tokio::test]
 async fn a_user_of_the_shared_node_may_only_what_was_granted() {
     let rabbit = Rabbit::shared().await.unwrap();
     rabbit.vhost("granted").await.unwrap();

@@ -11,7 +11,7 @@ pub mod memory;
 pub mod rabbit;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -77,6 +77,8 @@ pub struct Delivery {
     pub traceparent: Option<String>,
     /// It was delivered before, here or elsewhere.
     pub redelivered: bool,
+    /// When it was published, in whole seconds of the publisher's clock. Nothing is decided by it.
+    pub published_at: Option<SystemTime>,
     /// Why the broker gave it up, for messages of [`QueueName::Dead`].
     pub dead_reason: Option<String>,
     /// How to be rid of it.

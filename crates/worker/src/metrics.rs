@@ -3,6 +3,9 @@
 //! Labels are bounded: no batch, job or worker is one. Not here: how they are served
 //! (`excite_service::health`).
 
+use std::time::SystemTime;
+
+use excite_jobs::Lane;
 use excite_service::described::{Described, described};
 use prometheus::core::Collector;
 use prometheus::{
@@ -22,6 +25,7 @@ pub struct Metrics {
     pub jobs: IntCounterVec,
     pub job_duration: HistogramVec,
     pub stage_duration: HistogramVec,
+    pub queue_wait: HistogramVec,
     pub step_duration: Histogram,
     pub images: IntCounter,
     pub gpu_seconds: CounterVec,
@@ -52,6 +56,8 @@ pub struct Metrics {
 /// From the bundled model on two cores to SDXL with refinement on a slow card.
 const JOB: &[f64] = &[0.5, 1., 2., 5., 10., 30., 60., 120., 300., 600., 1800.];
 const STAGE: &[f64] = &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 15., 60., 300., 1200.];
+/// From an idle pool to a backlog of hours; the broker keeps whole seconds.
+const WAIT: &[f64] = &[1., 5., 15., 60., 300., 900., 1800., 3600., 7200., 21600.];
 const STEP: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1., 2., 5., 15., 60.];
 const LOAD: &[f64] = &[0.5, 1., 2., 5., 10., 30., 60., 120., 300.];
 const SIZE: &[f64] = &[1., 2., 4., 8., 16., 32., 64., 128., 256.];
@@ -128,6 +134,8 @@ impl Metrics {
             STAGE,
             &["stage"],
         )?;
+        let wait = "From the first publication of a job to its delivery, by two machines' clocks";
+        let queue_wait = m.histograms("queue_wait_seconds", wait, WAIT, &["lane"])?;
         let step = "One denoising step of a micro-batch with its guidance and refinement";
         let step_duration = m.histogram("step_duration_seconds", step, STEP)?;
         let images = m.counter("images_total", "Images made")?;
@@ -189,6 +197,7 @@ impl Metrics {
             jobs,
             job_duration,
             stage_duration,
+            queue_wait,
             step_duration,
             images,
             gpu_seconds,
@@ -230,6 +239,12 @@ impl Metrics {
     /// Notes how long a stage took.
     pub(crate) fn stage(&self, stage: Stage, seconds: f64) {
         self.stage_duration.with_label_values(&[stage.name()]).observe(seconds);
+    }
+
+    /// Notes how long a job waited in its queue. Clocks may differ: nothing is less than 0.
+    pub(crate) fn waited(&self, lane: Lane, since: SystemTime) {
+        let waited = since.elapsed().unwrap_or_default();
+        self.queue_wait.with_label_values(&[lane.as_str()]).observe(waited.as_secs_f64());
     }
 
     /// Notes what came of looking for a saved state.

@@ -372,7 +372,7 @@ impl Worker {
     }
 
     fn arrive(&mut self, delivery: Delivery) {
-        let Delivery { body, traceparent, redelivered, acker, .. } = delivery;
+        let Delivery { body, traceparent, redelivered, published_at, acker, .. } = delivery;
         let job = match Job::parse(&body) {
             Ok(job) => job,
             Err(error) => return self.refuse(error, body, traceparent, acker),
@@ -392,6 +392,10 @@ impl Worker {
             }
             Arrival::New => {
                 self.active += 1;
+                // What comes again waited on a rung, or with another worker.
+                if let Some(since) = published_at.filter(|_| !redelivered && job.lease == 1) {
+                    self.metrics.waited(job.lane, since);
+                }
                 let (finisher, watch) = (self.finisher.clone(), Arc::clone(&self.watch));
                 let look = async move {
                     Event::Prepared(id, prepare(&finisher, &watch, &job, redelivered).await)

@@ -1,5 +1,5 @@
 //! `cargo xtask ops`: what operators get, checked: the chart, alerts and dashboards, images, the files
-//! of a release; and how many workers pools get, compared.
+//! of a release; the tests on the next servers; and how many workers pools get, compared.
 //!
 //! Not the checks themselves: those are programs of their own below tests/ops, each with `--help`.
 
@@ -12,7 +12,8 @@ use crate::project::{self, Project};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   cargo xtask ops                    all but what is compared; some minutes, and as root for the images;
-                                     images and `live` take programs that are built already
+                                     images and `live` take programs that are built already, and
+                                     `servers` is run as root, with mmdebstrap
   cargo xtask ops chart monitoring   these alone
   cargo xtask ops scaling --write    docs/scaling.md again: its table and its plots";
 
@@ -42,6 +43,8 @@ enum Part {
     Images,
     /// Real Prometheus and Alertmanager beside real processes, under load and without servers
     Live,
+    /// The tests of servers and clusters on RabbitMQ 4 and Valkey 8, from Debian 13's packages
+    Servers,
     /// Pools under the dispatcher's numbers and under common autoscalers, simulated
     Scaling,
 }
@@ -72,7 +75,19 @@ pub(crate) fn run(project: &Project, args: &OpsArgs) -> Result<()> {
             bail!("the tools of {} cannot be had here", check[0]);
         }
     }
+    if wanted(Part::Servers) {
+        servers(project)?;
+    }
     if wanted(Part::Scaling) { scaling(project, args.write) } else { Ok(()) }
+}
+
+/// All other tests run on the oldest servers that are supported.
+fn servers(project: &Project) -> Result<()> {
+    let mut tests = project.cargo(&["test", "--workspace"]);
+    tests.args(["--test", "servers", "--test", "queue", "--test", "progress", "--test", "cluster"]);
+    // Tests start programs of other packages, which those four do not build.
+    project::run(&mut project.cargo(&["test", "--workspace", "--no-run", "--quiet"]))?;
+    project::run(tests.env("EXCITE_TEST_SERVERS", "debian-13"))
 }
 
 /// Runs what takes seconds, where its tools can be had.

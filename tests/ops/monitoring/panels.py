@@ -122,6 +122,10 @@ OVERVIEW = Dashboard(
             graph("Time left, oldest batch", "Until all is done with the workers that are ready; age of the oldest batch.", "s",
                   (f"max(excite_drain_seconds{LEADS})", "time left"),
                   ("max(namespace:excite_queue_oldest_seconds:leader)", "oldest batch")),
+            graph("Wait in the queue", "From the first publication of a job to its delivery to a worker, by lane. What is not in "
+                  "the broker yet waits before that.", "s",
+                  ("max by (lane) (namespace_lane:excite_queue_wait_seconds:p50)", "{{lane}} p50"),
+                  ("max by (lane) (namespace_lane:excite_queue_wait_seconds:p95)", "{{lane}} p95")),
             graph("Batches", "Unfinished batches.", "short",
                   ("sum by (state) (namespace_state:excite_batches:leader)", "{{state}}"), stack=True),
             graph("Workers", "Workers that are ready, beside those that each pool should have as it was answered last.", "short",

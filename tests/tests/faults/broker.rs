@@ -95,24 +95,3 @@ async fn nodes_that_lead_the_queue_die_in_turn_and_no_job_pays() {
     }
     assert_unharmed(&cluster, &dispatcher, &view).await;
 }
-
-/// All other tests run on the oldest generation that is supported.
-#[tokio::test]
-#[ignore = "long: fetches another system's packages once"]
-async fn the_next_generation_of_the_broker_is_as_good() {
-    let Some(rabbit) = Rabbit::newer().await.unwrap() else { return };
-    let version = rabbit.version().await.unwrap();
-    assert!(version.starts_with("4."), "{version}");
-    let cluster = Cluster::start(&rabbit, "newer").await.unwrap();
-    let dispatcher = cluster.dispatcher().await.unwrap();
-    cluster.push_model(&dispatcher).await.unwrap();
-    let _worker = cluster.worker(&["--slots", "2"]).await.unwrap();
-    let view = cluster.submit(&dispatcher, "", &lines(200, 2)).await.unwrap();
-    rabbit.settle().await.unwrap();
-    for part in [10, 60] {
-        cluster.until_stored(view.id, part, LIMIT).await.unwrap();
-        rabbit.kill();
-        rabbit.start_again().await.unwrap();
-    }
-    assert_unharmed(&cluster, &dispatcher, &view).await;
-}

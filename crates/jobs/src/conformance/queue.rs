@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,6 +54,8 @@ pub async fn all<F: Fixture>(make: &impl AsyncFn() -> F) {
 /// changes nothing.
 pub async fn order_and_depth(fixture: &impl Fixture) {
     let queue = declared(fixture).await;
+    // Brokers keep whole seconds.
+    let before = SystemTime::now() - Duration::from_secs(1);
     for n in 0..20 {
         publish(&queue, &n.to_string()).await;
     }
@@ -67,6 +69,8 @@ pub async fn order_and_depth(fixture: &impl Fixture) {
         assert!(!delivery.redelivered);
         assert_eq!(delivery.traceparent.as_deref(), Some(TRACE));
         assert_eq!(delivery.dead_reason, None);
+        let published = delivery.published_at.unwrap();
+        assert!(before <= published && published <= SystemTime::now(), "{published:?}");
         assert_eq!(delivery.acker.ack().await, Acked::Yes);
     }
     depth_is(&queue, &jobs(), Depth { ready: 0, consumers: 1 }).await;

@@ -29,6 +29,8 @@ async fn a_job_is_stored_reported_and_acknowledged() {
     let sidecar = setting.get(&keys::sidecar(job.id)).await.unwrap();
     let sidecar: Sidecar = serde_json::from_slice(&sidecar).unwrap();
     assert_eq!((sidecar.sha256, sidecar.spec), (success.sha256, job.spec));
+    let wait = worker.metrics.queue_wait.with_label_values(&["bulk"]);
+    assert_eq!(wait.get_sample_count(), 1);
     worker.stop().await;
     let jobs = QueueName::jobs("default", Lane::Bulk);
     assert_eq!(setting.queue.depth(&jobs).await.unwrap().ready, 0, "it was acknowledged");
@@ -57,6 +59,9 @@ async fn a_job_that_is_delivered_twice_runs_once() {
     setting.submit(&job).await;
     assert!(setting.success().await.1.found);
     assert_eq!(gate.runs(), [[0]]);
+    // What is published again waits for other reasons.
+    let wait = worker.metrics.queue_wait.with_label_values(&["bulk"]);
+    assert_eq!(wait.get_sample_count(), 1);
     worker.stop().await;
     let jobs = QueueName::jobs("default", Lane::Bulk);
     assert_eq!(setting.queue.depth(&jobs).await.unwrap().ready, 0, "all were acknowledged");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +34,7 @@ struct Stored {
     place: u64,
     redelivered: bool,
     expires: Option<Instant>,
+    published_at: SystemTime,
 }
 
 /// Who has a message: consumer and connection.
@@ -77,7 +79,8 @@ impl Broker {
         let queue = self.queues.get_mut(key).filter(|queue| queue.declared);
         let queue = queue.ok_or_else(|| QueueError::Unroutable(key.to_owned()))?;
         let expires = message.expires.map(|after| Instant::now() + after);
-        queue.ready.push_back(Stored { message, place, redelivered: false, expires });
+        let published_at = SystemTime::now();
+        queue.ready.push_back(Stored { message, place, redelivered: false, expires, published_at });
         Ok(())
     }
 
@@ -168,6 +171,7 @@ impl Broker {
                 body: stored.message.body.clone(),
                 traceparent: stored.message.traceparent.clone(),
                 redelivered: stored.redelivered,
+                published_at: Some(stored.published_at),
                 dead_reason: None,
                 acker: Acker(AckerKind::Memory(acker)),
             };

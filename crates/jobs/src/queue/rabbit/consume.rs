@@ -4,7 +4,7 @@
 //! subscription is none of another's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -12,7 +12,7 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection};
+use lapin::{BasicProperties, Channel, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -185,6 +185,7 @@ fn convert(delivery: lapin::message::Delivery, channel: &Channel) -> Delivery {
     let header = |name: &str| headers.as_ref().and_then(|headers| text(headers.inner().get(name)?));
     Delivery {
         traceparent: header("traceparent"),
+        published_at: published_at(&delivery.properties),
         dead_reason: header("x-first-death-reason"),
         redelivered: delivery.redelivered,
         body: Bytes::from(delivery.data),
@@ -193,6 +194,12 @@ fn convert(delivery: lapin::message::Delivery, channel: &Channel) -> Delivery {
             _channel: channel.clone(),
         })),
     }
+}
+
+/// None also where another client wrote a time that there is not.
+fn published_at(properties: &BasicProperties) -> Option<SystemTime> {
+    let since = Duration::from_secs((*properties.timestamp())?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 fn text(value: &AMQPValue) -> Option<String> {
