@@ -8,8 +8,8 @@ use excite_dispatcher::estimates::Estimates;
 use excite_jobs::queue::{Message, Queue, QueueName};
 use excite_jobs::store::Condition;
 use excite_jobs::{
-    Class, Control, DeadReason, Failure, Job, Outcome, OutcomeKind, Reason, State, UploadId, Work,
-    keys,
+    Batch, Class, Control, DeadReason, Failure, Job, Lane, Outcome, OutcomeKind, Reason, State,
+    UploadId, Work, keys,
 };
 
 use crate::world::{World, succeeded};
@@ -255,4 +255,15 @@ async fn the_leader_takes_old_uploads_away() {
         })
         .await;
     assert!(world.store.get(&parts[1]).await.unwrap().is_some(), "it has its day");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_holds_is_summed_over_the_classes_of_a_lane() {
+    let world = World::new();
+    let leading = world.lead();
+    world.accept(3, |batch| batch.lane = Lane::Bulk).await;
+    let large = |batch: &mut Batch| (batch.lane, batch.class) = (Lane::Bulk, "large".into());
+    world.accept(4, large).await;
+    let ready = leading.metrics.queue_jobs.with_label_values(&["bulk", "ready"]);
+    world.until("both in the broker", async || (ready.get() == 7).then_some(())).await;
 }
