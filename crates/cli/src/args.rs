@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::models::BUNDLED;
 use crate::parity::golden;
+use crate::prompt_set::PromptSet;
 pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
 pub(crate) use compute::ComputeArgs;
 pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
@@ -117,6 +118,7 @@ Examples:
   excite generate \"a photo of a bear with a balloon\" --subjects bear,balloon --attention
   excite generate \"a cat and a frog\" --min-score 0.7 --max-seeds 8
   excite generate --file prompts.jsonl --out images --batch-size 8 --json
+  excite generate --set paper --seeds 0..4 --out paper
   excite generate \"a cat and a frog\" --device cuda:1 --precision bf16
 
 A file of jobs (.jsonl) has one JSON object a line, with the fields prompt, negative_prompt,
@@ -191,6 +193,10 @@ pub(crate) struct GenerateArgs {
     /// A file of prompts, one a line, or of jobs (.jsonl); `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+
+    /// A set of prompts that is part of the program
+    #[arg(long, value_name = "SET", value_enum, conflicts_with = "file")]
+    pub(crate) set: Option<PromptSet>,
 
     /// A model: a name that `excite model list` shows, a folder in diffusers layout, or a
     /// .safetensors file in the original layout

@@ -13,6 +13,7 @@ mod model;
 mod models;
 mod parity;
 mod printer;
+mod prompt_set;
 mod serve;
 mod sidecar;
 mod submit;

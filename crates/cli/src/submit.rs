@@ -20,6 +20,7 @@ use crate::batch;
 use crate::client::{Client, Payload, Request, encode};
 use crate::fault::{Fault, Status};
 use crate::printer::Printer;
+use crate::prompt_set::PromptSet;
 use parts::Parts;
 
 pub(crate) fn run(
@@ -64,6 +65,8 @@ enum Source<'a> {
         bytes: u64,
         format: Format,
     },
+    /// Of the program.
+    Set(String),
     /// `taken`: what was read of it is gone.
     Stdin {
         taken: Arc<AtomicU64>,
@@ -73,7 +76,10 @@ enum Source<'a> {
 
 impl<'a> Source<'a> {
     fn of(args: &'a SubmitArgs) -> Result<Self, Fault> {
-        let path = args.file.as_path();
+        let Some(path) = args.file.as_deref() else {
+            let set = args.set.map(PromptSet::jsonl);
+            return set.map(Self::Set).ok_or_else(|| Fault::bug("neither a file nor a set"));
+        };
         if path == Path::new("-") {
             let format = match args.format {
                 Some(format) => format,
@@ -105,6 +111,7 @@ impl<'a> Source<'a> {
     fn bytes(&self) -> Option<u64> {
         match self {
             Self::File { bytes, .. } => Some(*bytes),
+            Self::Set(text) => Some(text.len() as u64),
             Self::Stdin { .. } => None,
         }
     }
@@ -115,12 +122,15 @@ impl<'a> Source<'a> {
             Self::File { path, bytes, .. } if bytes > parts::ABOVE_BYTES => {
                 Some(Parts { path, bytes, media_type: self.media_type() })
             }
-            Self::File { .. } | Self::Stdin { .. } => None,
+            Self::File { .. } | Self::Set(_) | Self::Stdin { .. } => None,
         }
     }
 
     fn media_type(&self) -> &'static str {
-        let (Self::File { format, .. } | Self::Stdin { format, .. }) = self;
+        let format = match self {
+            Self::File { format, .. } | Self::Stdin { format, .. } => *format,
+            Self::Set(_) => Format::Jsonl,
+        };
         match format {
             Format::Txt => "text/plain; charset=utf-8",
             Format::Jsonl => "application/x-ndjson",
@@ -137,6 +147,11 @@ impl<'a> Source<'a> {
                 // What is appended meanwhile is not what was announced.
                 let reader = bar.wrap_read(file.take(*bytes));
                 Ok(Payload::Stream { reader: Box::new(reader), bytes: Some(*bytes) })
+            }
+            Self::Set(text) => {
+                let bytes = Some(text.len() as u64);
+                let reader = bar.wrap_read(std::io::Cursor::new(text.clone().into_bytes()));
+                Ok(Payload::Stream { reader: Box::new(reader), bytes })
             }
             Self::Stdin { taken, .. } => {
                 if taken.load(Ordering::Relaxed) > 0 {

@@ -6,6 +6,7 @@ mod finder;
 mod found;
 mod language;
 mod lexicon;
+mod paper;
 mod phrases;
 mod sentence;
 mod subject;
@@ -14,6 +15,7 @@ mod words;
 
 pub use finder::find_subjects;
 pub use found::{Doubt, Found, FoundSubject};
+pub use paper::{PaperPrompt, PaperSubject, PaperSubset, paper_prompts};
 pub use subject::{MAX_SUBJECTS, Subject, SubjectError};
 pub use tokenizer::{
     CLIP_MERGES, CLIP_VOCAB, CONTEXT, Encoding, Tokenizer, TokenizerError, Truncated, Word,

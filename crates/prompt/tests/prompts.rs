@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use excite_prompt::{
-    CONTEXT, Encoding, MAX_SUBJECTS, Subject, SubjectError, Tokenizer, find_subjects,
+    CONTEXT, Encoding, MAX_SUBJECTS, Subject, SubjectError, Tokenizer, find_subjects, paper_prompts,
 };
 use proptest::prelude::*;
 
@@ -137,13 +137,11 @@ fn words_become_positions() {
 
 #[test]
 fn the_subjects_of_the_papers_prompts_are_found() {
-    let prompts = include_str!("paper_prompts.tsv");
-    assert_eq!(prompts.lines().count(), 276);
-    for line in prompts.lines() {
-        let (prompt, want) = line.split_once('\t').unwrap();
-        let want: Vec<u32> = want.split(' ').map(|i| i.parse().unwrap()).collect();
-        let got: Vec<u32> = subjects(prompt).into_iter().flat_map(|s| s.indices).collect();
-        assert_eq!(got, want, "{prompt}");
+    assert_eq!(paper_prompts().count(), 276);
+    for prompt in paper_prompts() {
+        let got: Vec<_> = subjects(prompt.text).into_iter().map(|s| (s.word, s.indices)).collect();
+        let want = prompt.subjects.map(|subject| (subject.word.to_owned(), vec![subject.index]));
+        assert_eq!(got, want, "{}", prompt.text);
     }
 }
 

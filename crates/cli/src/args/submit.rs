@@ -8,12 +8,14 @@ use excite_jobs::{Lane, Seeds, limits};
 use serde_json::{Map, Value};
 
 use super::{JsonObject, ServerArgs};
+use crate::prompt_set::PromptSet;
 
 const SUBMIT_EXAMPLES: &str = "\
 Examples:
   excite submit prompts.txt --seeds 0..64 --watch
   excite submit prompts.jsonl --model stable-diffusion-v1-4 --name evaluation --attention
   excite submit prompts.csv --dry-run
+  excite submit --set paper --seeds 0..4 --name paper
   zcat prompts.jsonl.gz | excite submit - --format jsonl
 
 A .txt file has one prompt a line, a .jsonl file one JSON object a line with the fields that
@@ -33,8 +35,12 @@ jobs did not succeed, 130 interrupted.";
 #[command(after_help = SUBMIT_EXAMPLES)]
 pub(crate) struct SubmitArgs {
     /// A file of prompts (.txt) or jobs (.jsonl, .csv); `-` reads standard input
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "set")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// A set of prompts that is part of the program, instead of a file
+    #[arg(long, value_name = "SET", value_enum, conflicts_with_all = ["file", "format"])]
+    pub(crate) set: Option<PromptSet>,
 
     /// What the file is [default: by its ending, or for standard input by its first letter]
     #[arg(long, value_name = "FORMAT", value_enum)]

@@ -35,6 +35,11 @@ pub(super) fn lines(args: &GenerateArgs) -> Result<Vec<Input>, Fault> {
         }
         None => {}
     }
+    if let Some(set) = args.set {
+        let lines = set.jsonl();
+        let lines = lines.lines().map(|line| Input { number: None, line: Line::parse(line) });
+        inputs.extend(lines);
+    }
     if inputs.is_empty() {
         let (message, remedy) = match &args.file {
             Some(path) => {

@@ -77,6 +77,25 @@ fn the_kind_of_a_file_is_seen_or_said() {
 }
 
 #[test]
+fn the_papers_prompts_need_no_file() {
+    let server = Server::new(|_, _| accepted());
+    ended(&excite(&server, &["submit", "--set", "paper", "--seeds", "0..4"]), 0);
+    let requests = server.requests("POST", "/v1/batches");
+    let [request] = &requests[..] else { panic!("one request") };
+    assert_eq!(request.header("content-type"), Some("application/x-ndjson"));
+    let lines = objects(std::str::from_utf8(&request.body).unwrap());
+    assert_eq!(lines.len(), 276);
+    let subjects = json!([{"word": "cat", "indices": [2]}, {"word": "backpack", "indices": [6]}]);
+    let labels = json!({"set": "paper", "subset": "animals_objects"});
+    let line =
+        json!({"prompt": "a cat and a blue backpack", "subjects": subjects, "labels": labels});
+    assert!(lines.contains(&line), "{:?}", lines[66]);
+    for args in [&["submit"][..], &["submit", "--set", "paper", "prompts.txt"]] {
+        ended(&excite(&server, args), 2);
+    }
+}
+
+#[test]
 fn refused_lines_are_listed_with_their_remedies() {
     let (_folder, path) = file("jobs.jsonl", "{}");
     let server = Server::new(|_, _| {
