@@ -77,7 +77,8 @@ pub struct Delivery {
     pub traceparent: Option<String>,
     /// It was delivered before, here or elsewhere.
     pub redelivered: bool,
-    /// When it was published, in whole seconds of the publisher's clock. Nothing is decided by it.
+    /// When it was published, by the publisher's clock, of which RabbitMQ keeps whole seconds. Nothing is
+    /// decided by it.
     pub published_at: Option<SystemTime>,
     /// Why the broker gave it up, for messages of [`QueueName::Dead`].
     pub dead_reason: Option<String>,
