@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::peers;
 use crate::project::{self, Project};
+use crate::servers;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -76,13 +77,14 @@ pub(crate) fn run(project: &Project, args: &OpsArgs) -> Result<()> {
         }
     }
     if wanted(Part::Servers) {
-        servers(project)?;
+        on_next_servers(project)?;
     }
     if wanted(Part::Scaling) { scaling(project, args.write) } else { Ok(()) }
 }
 
 /// All other tests run on the oldest servers that are supported.
-fn servers(project: &Project) -> Result<()> {
+fn on_next_servers(project: &Project) -> Result<()> {
+    servers::find(project)?;
     let mut tests = project.cargo(&["test", "--workspace"]);
     tests.args(["--test", "servers", "--test", "queue", "--test", "progress", "--test", "cluster"]);
     // Tests start programs of other packages, which those four do not build.
