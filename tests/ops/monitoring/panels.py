@@ -116,16 +116,16 @@ OVERVIEW = Dashboard(
         Row("What waits", (
             graph("Jobs by state", "waiting: not in the broker yet. queued: in the broker. running: at a worker. "
                   "retrying: until the next try.", "short",
-                  ("sum by (state) (namespace_state:excite_queue_jobs:leader{state!=\"ready\"})", "{{state}}"), stack=True),
+                  ("sum by (state) (namespace_state:excite_queue_jobs:leader{state!=\"ready\"})", "{{state}}"), width=6, stack=True),
             graph("Backlog by model", "Estimated compute seconds of all that is open.", "s",
-                  (f"max by (model) (excite_backlog_gpu_seconds{{model}}{LEADS})", "{{model}}"), stack=True),
+                  (f"max by (model) (excite_backlog_gpu_seconds{{model}}{LEADS})", "{{model}}"), width=6, stack=True),
             graph("Time left, oldest batch", "Until all is done with the workers that are ready; age of the oldest batch.", "s",
                   (f"max(excite_drain_seconds{LEADS})", "time left"),
-                  ("max(namespace:excite_queue_oldest_seconds:leader)", "oldest batch")),
+                  ("max(namespace:excite_queue_oldest_seconds:leader)", "oldest batch"), width=6),
             graph("Wait in the queue", "From the first publication of a job to its delivery to a worker, by lane. What is not in "
                   "the broker yet waits before that.", "s",
                   ("max by (lane) (namespace_lane:excite_queue_wait_seconds:p50)", "{{lane}} p50"),
-                  ("max by (lane) (namespace_lane:excite_queue_wait_seconds:p95)", "{{lane}} p95")),
+                  ("max by (lane) (namespace_lane:excite_queue_wait_seconds:p95)", "{{lane}} p95"), width=6),
             graph("Batches", "Unfinished batches.", "short",
                   ("sum by (state) (namespace_state:excite_batches:leader)", "{{state}}"), stack=True),
             graph("Workers", "Workers that are ready, beside those that each pool should have as it was answered last.", "short",
