@@ -1,0 +1,3 @@
+//! Whether images show what their prompts say: the metrics of the Attend-and-Excite paper.
+//!
+//! Not here: making the images (`excite_diffusion`), fetching them, the command line.
