@@ -1,12 +1,81 @@
-//! Guidance: what happens to the latents before a denoising step.
+//! Guidance: what the methods do, a file a method.
 //!
-//! A method sees the map of a pass and gives a loss and a score per subject
-//! ([`attend_and_excite::Subjects`]); the run takes the gradient and moves the latents. Here is
-//! what does not depend on the method's loss: step sizes and when refinement ends.
+//! A method that moves the latents before a denoising step is an [`Objective`]: it sees the map of a
+//! pass and gives a loss; the run takes the gradient and moves the latents ([`attend_and_excite`],
+//! [`syngen`]). Others change what the UNet is told ([`structure`]) or how its predictions are added
+//! up ([`composable`]). Here is what does not depend on a loss: step sizes and when refinement ends.
+//! How to add a method: `docs/guidance.md`.
 
 pub(crate) mod attend_and_excite;
+pub(crate) mod composable;
+pub(crate) mod structure;
+pub(crate) mod syngen;
 
-use excite_jobs::{AttendAndExcite, Refinement};
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use excite_jobs::{AttendAndExcite, Method, Refinement, Spec};
+use excite_prompt::Encoding;
+
+use crate::error::Result;
+use attend_and_excite::{Evaluation, Subjects};
+
+/// A loss over the map of one image.
+pub(crate) trait Objective: Send + Sync {
+    /// The loss of a map `[h * w, 77]` of `(h, w)` pixels, row-major: the mean over the layers of a
+    /// level and their heads of the cross-attention probabilities. The gradient is taken through
+    /// [`Evaluation::tensor`]; scores may be left out.
+    fn evaluate(&mut self, map: &Tensor, size: (usize, usize)) -> Result<Evaluation>;
+
+    /// At which steps latents are moved, and how far, in a run of `count` steps where `asked` were
+    /// asked for (PNDM makes one more).
+    fn schedule(&self, asked: u32, count: usize) -> Schedule;
+
+    /// What a run that goes on elsewhere must know of the evaluations so far.
+    fn pieces(&self) -> Vec<i64> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Objective::pieces`] gave.
+    fn restore(&mut self, _pieces: &[i64]) {}
+
+    fn boxed(&self) -> Box<dyn Objective>;
+}
+
+impl Clone for Box<dyn Objective> {
+    fn clone(&self) -> Self {
+        self.boxed()
+    }
+}
+
+/// The objective of a spec's method, if it has one.
+pub(crate) fn objective(spec: &Spec, encoding: &Encoding) -> Result<Option<Box<dyn Objective>>> {
+    Ok(match &spec.method {
+        Method::AttendAndExcite(params) => {
+            Some(Box::new(Subjects::new(params, &spec.subjects, encoding.eot)?))
+        }
+        Method::SynGen(params) if !params.sets.is_empty() => {
+            Some(Box::new(syngen::Binding::new(params, encoding.eot)?))
+        }
+        Method::Composable(_) | Method::None | Method::Structure(_) | Method::SynGen(_) => None,
+    })
+}
+
+/// At which steps latents are moved, and how far.
+#[derive(Debug, Clone)]
+pub(crate) struct Schedule {
+    /// Every step before this one ends with an update.
+    pub(crate) updates_before: usize,
+    /// The factor on the gradient, one a step of the whole run.
+    pub(crate) step_sizes: Vec<f64>,
+    /// Step index to the attention that must be reached there: the loss is to be at most one minus
+    /// that.
+    pub(crate) thresholds: BTreeMap<u32, f64>,
+    /// When refinement ends.
+    pub(crate) rule: Refinement,
+    /// Iterations at one threshold.
+    pub(crate) max: u32,
+}
 
 /// Step size of the update at `step` of `count`: `scale_factor * sqrt(s)`, where s falls linearly
 /// over the loop from one end of `scale_range` to the other, both included.
@@ -29,12 +98,12 @@ pub(crate) struct Refining {
 
 impl Refining {
     /// `None` if the loss is already good enough for `threshold`.
-    pub(crate) fn begin(params: &AttendAndExcite, threshold: f64, loss: f64) -> Option<Self> {
+    pub(crate) fn begin(schedule: &Schedule, threshold: f64, loss: f64) -> Option<Self> {
         let target = (1. - threshold).max(0.);
         if loss <= target {
             return None;
         }
-        let (rule, max) = (params.refinement, params.max_refinement_steps);
+        let Schedule { rule, max, .. } = *schedule;
         Some(Self { target, rule, max, iterations: 0, before: loss })
     }
 
@@ -82,7 +151,8 @@ mod tests {
 
     /// Feeds losses, the first being the one that triggers; gives the updates made inside.
     fn updates(params: &AttendAndExcite, threshold: f64, losses: &[f64]) -> u32 {
-        let Some(mut event) = Refining::begin(params, threshold, losses[0]) else { return 0 };
+        let schedule = attend_and_excite::schedule(params, 50, 51);
+        let Some(mut event) = Refining::begin(&schedule, threshold, losses[0]) else { return 0 };
         let mut rest = losses[1..].iter().chain(std::iter::repeat(&losses[losses.len() - 1]));
         while event.again(*rest.next().unwrap()) {}
         event.iterations()

@@ -8,6 +8,7 @@
 
 mod guide;
 mod row;
+mod texts;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use excite_jobs::{ModelFacts, Spec, Try};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::guidance::composable::combine;
 use crate::model::Model;
 use crate::noise::Generator;
 use crate::picture::Picture;
@@ -25,6 +27,7 @@ use crate::trace::{Observed, Record};
 use crate::unet::Conditioning;
 use guide::scaled;
 use row::Row;
+use texts::Texts;
 
 /// What a run records beyond the images.
 #[derive(Debug, Clone, Copy, Default)]
@@ -126,7 +129,7 @@ impl<'m> Run<'m> {
         }
         let scheduler = model.schedulers().scheduler(first.scheduler, first.steps)?;
         let pixels = (first.height as usize, first.width as usize);
-        let mut texts = row::Texts::new(model, pixels);
+        let mut texts = Texts::new(model, pixels);
         let rows = specs
             .iter()
             .map(|spec| Row::new(&mut texts, spec, size, &scheduler))
@@ -357,19 +360,21 @@ impl<'m> Run<'m> {
     /// Classifier-free guidance for every image: the predictions `[b, 4, h, w]`, and for each image
     /// what the conditional half attended to, if that is recorded.
     fn predict(
-        &mut self,
+        &self,
         step: usize,
         timestep: f32,
         latents: &[Tensor],
     ) -> Result<(Tensor, Vec<Option<Observed>>)> {
-        // An image with guidance scale 1 or less needs no unconditional half.
+        // The unconditional predictions come first, then the conditional ones of each image.
         let halves: Vec<usize> =
-            (0..self.rows.len()).filter(|&r| self.rows[r].spec.guidance_scale > 1.).collect();
+            (0..self.rows.len()).filter(|&r| self.rows[r].has_unconditional()).collect();
         let (mut input, mut keys): (Vec<&Tensor>, Vec<&Conditioning>) =
             halves.iter().map(|&r| (&latents[r], self.rows[r].unconditional.as_ref())).unzip();
         for (row, latents) in self.rows.iter().zip(latents) {
-            input.push(latents);
-            keys.push(row.conditional.as_ref());
+            for (conditioning, _) in &row.conditional {
+                input.push(latents);
+                keys.push(conditioning.as_ref());
+            }
         }
         let keys = Conditioning::batch(&keys)?;
         let input = scaled(&Tensor::stack(&input, 0)?, self.scheduler.input_scale(step))?;
@@ -378,21 +383,26 @@ impl<'m> Run<'m> {
         let mut combined = Vec::with_capacity(self.rows.len());
         let mut observed = Vec::with_capacity(self.rows.len());
         let map_size = unet.map_size(self.size);
-        for (r, row) in self.rows.iter_mut().enumerate() {
-            let conditional = noise.get(halves.len() + r)?;
-            let noise = match halves.iter().position(|&half| half == r) {
-                Some(half) => {
-                    let unconditional = noise.get(half)?;
-                    let difference = ((conditional - &unconditional)? * row.spec.guidance_scale)?;
-                    (unconditional + difference)?
-                }
-                None => conditional,
-            };
+        let mut first = halves.len();
+        for (r, row) in self.rows.iter().enumerate() {
+            let places = first..first + row.conditional.len();
+            first = places.end;
+            let half = halves.iter().position(|&half| half == r);
+            let unconditional = half.map(|half| noise.get(half)).transpose()?;
+            let conditional = places.clone().zip(&row.conditional);
+            let conditional =
+                conditional.map(|(place, (_, weight))| Ok((noise.get(place)?, *weight)));
+            let conditional = conditional.collect::<Result<Vec<_>>>()?;
+            let noise = combine(unconditional.as_ref(), &conditional)?;
             let find = || probe::not_finite(|| unet.noise(&input, timestep, &keys));
             row.require_finite(&noise, ("the noise prediction", step, r), find)?;
             combined.push(noise);
             observed.push(match &maps {
-                Some(maps) => row.observe(&maps.get(halves.len() + r)?, map_size)?,
+                Some(maps) => {
+                    let maps: Vec<Tensor> =
+                        places.map(|place| maps.get(place)).collect::<Result<_, _>>()?;
+                    row.observe(&maps.iter().collect::<Vec<_>>(), map_size)?
+                }
                 None => None,
             });
         }

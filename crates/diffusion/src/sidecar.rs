@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use excite_jobs::{
-    AttendAndExcite, Attention, HeatMap, Method, Number, Sidecar, Spec, StepLine, VERSION,
-};
+use excite_jobs::{AttendAndExcite, Attention, HeatMap, Number, Sidecar, Spec, StepLine, VERSION};
 
 use crate::run::Rendered;
 use crate::trace::{Observed, Record, Step};
@@ -65,10 +63,8 @@ fn heat_maps(seen: &Observed) -> Vec<HeatMap> {
 
 /// The last of `steps` steps that guidance may change, from 0.
 pub(crate) fn measured_step(spec: &Spec, steps: usize) -> usize {
-    let alter = match &spec.method {
-        Method::AttendAndExcite(params) => params.max_iter_to_alter,
-        Method::None => AttendAndExcite::official().max_iter_to_alter,
-    };
+    let usual = AttendAndExcite::official().max_iter_to_alter;
+    let alter = spec.method.max_iter_to_alter().unwrap_or(usual);
     (alter as usize).min(steps).saturating_sub(1)
 }
 

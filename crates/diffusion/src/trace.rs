@@ -98,7 +98,7 @@ impl Record {
     /// All scores that are known of a step, the subjects' own first: those that decided the update
     /// or, where there was none, those observed.
     pub fn scores(&self, step: usize) -> Option<&[f32]> {
-        let known = |scores: &&[f32]| !scores.is_empty() && scores.iter().all(|s| !s.is_nan());
+        let known = |scores: &&[f32]| scores.iter().any(|s| !s.is_nan());
         let decided = self.steps.get(step).map(|step| step.scores.as_slice()).filter(known);
         let observed = self.observed.get(step).map(|seen| seen.scores.as_slice()).filter(known);
         decided.or(observed)

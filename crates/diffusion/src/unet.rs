@@ -104,6 +104,13 @@ impl Conditioning {
         Ok(Self { keys, added: added.map(|added| Tensor::cat(&added, 0)).transpose()? })
     }
 
+    /// These keys with the values of another text.
+    pub(crate) fn with_values_of(&self, other: &Self) -> Self {
+        let pairs = self.keys.iter().zip(&other.keys);
+        let keys = pairs.map(|((key, _), (_, value))| (key.clone(), value.clone())).collect();
+        Self { keys, added: self.added.clone() }
+    }
+
     fn of(&self, index: usize) -> Result<(&Tensor, &Tensor)> {
         match self.keys.get(index) {
             Some((key, value)) => Ok((key, value)),

@@ -112,6 +112,14 @@ pub enum LineError {
     /// A subject that is not in the prompt, or not clearly.
     #[error("`subjects`: {0}")]
     Subject(SubjectError),
+    /// Words of a method's option that are not in the prompt, or not clearly.
+    #[error("`{field}`: {source}")]
+    Phrase {
+        /// The field.
+        field: &'static str,
+        /// Why not.
+        source: SubjectError,
+    },
     /// More subjects than an image can have.
     #[error("`subjects` has {count} entries, more than {max}")]
     TooManySubjects {
@@ -147,6 +155,7 @@ impl LineError {
             | Self::Value { field, .. }
             | Self::OutOfRange { field, .. } => field,
             Self::Empty { field }
+            | Self::Phrase { field, .. }
             | Self::TextTooLong { field, .. }
             | Self::Character { field, .. }
             | Self::NotAMultiple { field, .. } => field,
@@ -200,7 +209,7 @@ impl LineError {
                 "no_scheduler",
                 format!("Set `scheduler` to one of: {}.", SchedulerName::NAMES.join(", ")),
             ),
-            Self::Subject(error) => error.advice(),
+            Self::Subject(error) | Self::Phrase { source: error, .. } => error.advice(),
             Self::TooManySubjects { max, .. } => {
                 ("too_many_subjects", format!("Name at most {max}."))
             }
@@ -225,6 +234,7 @@ impl LineError {
         let field = match (prefix, path.as_str()) {
             ("", path) => path.to_owned(),
             (prefix, ".") => prefix.to_owned(),
+            (prefix, path) if path.starts_with('[') => format!("{prefix}{path}"),
             (prefix, path) => format!("{prefix}.{path}"),
         };
         Self::Value { field, message: error.inner().to_string() }

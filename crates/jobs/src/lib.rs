@@ -46,7 +46,10 @@ pub use excite_prompt::FoundSubject;
 pub use id::{BatchId, IdError, JobId, UploadId};
 pub use job::{About, Job, JobOutputs, Lane, MessageError, VERSION};
 pub use line::{FIELDS, Line, SubjectRequest};
-pub use method::{AttendAndExcite, Method, MethodName, Pieces, Refinement, Smoothing, TokenRange};
+pub use method::{
+    AttendAndExcite, Composable, Method, MethodName, NounPhrase, NounSet, Pieces, Refinement,
+    Smoothing, Structure, SynGen, TokenRange, WeightedPhrase,
+};
 pub use model_card::{ModelCard, ModelFile};
 pub use outcome::{Class, Failure, Outcome, OutcomeKind, Run, Success};
 pub use resolve::{ModelFacts, Resolved};

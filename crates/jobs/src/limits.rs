@@ -14,6 +14,8 @@ pub const SEEDS_MAX: u64 = 1_000_000;
 pub const GUIDANCE_SCALE: RangeInclusive<f64> = 1.0..=100.0;
 /// Updates or refinement iterations at one step.
 pub const ITERATIONS_MAX: u32 = 1000;
+/// Phrases that are composed, each for the price of a pass.
+pub const PHRASES_MAX: usize = 8;
 /// Steps with a threshold.
 pub const THRESHOLDS_MAX: usize = 100;
 /// Characters of a `custom_id`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use excite_prompt::{Encoding, Subject, SubjectError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -85,6 +86,27 @@ pub enum SubjectRequest {
         /// Positions, one a piece.
         indices: Vec<u32>,
     },
+}
+
+impl SubjectRequest {
+    /// Where it stands in a prompt.
+    ///
+    /// # Errors
+    /// If it is not there, or not clearly.
+    pub fn find(&self, encoding: &Encoding) -> Result<Subject, SubjectError> {
+        match self {
+            Self::Word(text) => {
+                match text.trim().strip_prefix('#').and_then(|index| index.parse().ok()) {
+                    Some(index) => encoding.subject_at(&[index]),
+                    None => encoding.subject(text),
+                }
+            }
+            Self::At { word, indices } => encoding.subject_at(indices).map(|found| match word {
+                Some(word) => Subject { word: word.clone(), ..found },
+                None => found,
+            }),
+        }
+    }
 }
 
 impl Line {

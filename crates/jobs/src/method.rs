@@ -1,26 +1,38 @@
-//! Methods of guidance and their options.
+//! Methods of guidance and their options: a file a method.
 
-use std::collections::BTreeMap;
+mod attend_and_excite;
+mod composable;
+mod structure;
+mod syngen;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::LineError;
-use crate::limits::{ITERATIONS_MAX, THRESHOLDS_MAX};
 use crate::spec::names;
 
-/// Denoising steps for which the paper states its threshold steps.
-const PAPER_STEPS: f64 = 50.;
+pub use attend_and_excite::{AttendAndExcite, Pieces, Refinement, Smoothing, TokenRange};
+pub use composable::{Composable, WeightedPhrase};
+pub use structure::{NounPhrase, Structure};
+pub use syngen::{NounSet, SynGen};
 
-/// What is done for the subjects.
+/// What is done so that the image shows what its prompt says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "method", content = "method_params", rename_all = "snake_case")]
 pub enum Method {
     /// Attend-and-Excite (Chefer et al., SIGGRAPH 2023).
     AttendAndExcite(AttendAndExcite),
+    /// Composable Diffusion (Liu et al., ECCV 2022): a prediction a phrase, added up.
+    Composable(Composable),
     /// Nothing: plain Stable Diffusion, without a gradient pass.
     None,
+    /// StructureDiffusion (Feng et al., ICLR 2023): the values of noun phrases on their own.
+    Structure(Structure),
+    /// SynGen (Rassin et al., NeurIPS 2023): attributes are looked for where their nouns are.
+    #[serde(rename = "syngen")]
+    SynGen(SynGen),
 }
 
 impl Method {
@@ -28,310 +40,110 @@ impl Method {
     pub fn name(&self) -> MethodName {
         match self {
             Self::AttendAndExcite(_) => MethodName::AttendAndExcite,
+            Self::Composable(_) => MethodName::Composable,
             Self::None => MethodName::None,
+            Self::Structure(_) => MethodName::Structure,
+            Self::SynGen(_) => MethodName::SynGen,
+        }
+    }
+
+    /// It moves the latents before steps below this one, if it moves them at all.
+    pub fn max_iter_to_alter(&self) -> Option<u32> {
+        match self {
+            Self::AttendAndExcite(params) => Some(params.max_iter_to_alter),
+            Self::SynGen(params) if !params.sets.is_empty() => Some(params.max_iter_to_alter),
+            Self::Composable(_) | Self::None | Self::Structure(_) | Self::SynGen(_) => None,
+        }
+    }
+
+    /// Passes through the UNet that one denoising step makes for an image, the unconditional one
+    /// included and gradient passes not.
+    pub fn passes(&self) -> usize {
+        match self {
+            Self::Composable(params) => params.phrases.len() + 1,
+            Self::AttendAndExcite(_) | Self::None | Self::Structure(_) | Self::SynGen(_) => 2,
         }
     }
 }
 
 /// A method's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodName {
     /// [`Method::AttendAndExcite`].
     AttendAndExcite,
+    /// [`Method::Composable`].
+    Composable,
     /// [`Method::None`].
     None,
+    /// [`Method::Structure`].
+    Structure,
+    /// [`Method::SynGen`].
+    #[serde(rename = "syngen")]
+    SynGen,
 }
 
-names!(MethodName { AttendAndExcite = "attend_and_excite", None = "none" });
+names!(MethodName {
+    AttendAndExcite = "attend_and_excite",
+    Composable = "composable",
+    None = "none",
+    Structure = "structure",
+    SynGen = "syngen",
+});
 
-/// Options of Attend-and-Excite. Where the paper and the authors' code differ,
-/// [`AttendAndExcite::official`] is the code and [`AttendAndExcite::paper`] the paper.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AttendAndExcite {
-    /// Updates are made at steps before this one.
-    pub max_iter_to_alter: u32,
-    /// Step index to the attention that the weakest subject must reach there by refinement.
-    #[serde(with = "thresholds")]
-    #[schema(value_type = BTreeMap<String, f64>)]
-    pub thresholds: BTreeMap<u32, f64>,
-    /// Whether the keys of `thresholds` are meant for 50 steps and follow `steps`.
-    pub scale_thresholds: bool,
-    /// Refinement iterations at one threshold.
-    pub max_refinement_steps: u32,
-    /// When refinement ends.
-    pub refinement: Refinement,
-    /// Factor of the step size.
-    pub scale_factor: f64,
-    /// Ends of the line whose square root shrinks the step size over the loop.
-    pub scale_range: (f64, f64),
-    /// Factor on the attention before the second softmax.
-    pub gain: f64,
-    /// Tokens that compete in the second softmax.
-    pub tokens: TokenRange,
-    /// Smoothing of a subject's map.
-    pub smoothing: Smoothing,
-    /// Which token of a word in several pieces counts.
-    pub pieces: Pieces,
-}
-
-/// When refinement ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Refinement {
-    /// The loss before the last update was good enough (the authors' code).
-    Official,
-    /// The loss after the last update is good enough (the paper's Algorithm 1).
-    Paper,
-}
-
-/// Tokens that compete in the second softmax.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenRange {
-    /// 1..76: all but the start and the last column (the authors' code on SD 1.x).
-    Content,
-    /// The prompt's own, without end of text and pads (the authors' code on SD 2.x).
-    Prompt,
-    /// 1..77: all but the start (the paper).
-    All,
-}
-
-/// Which token of a word in several pieces counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Pieces {
-    /// The one with the highest score at the first evaluation.
-    Strongest,
-    /// The last.
-    Last,
-    /// The mean of their maps.
-    Mean,
-}
-
-/// Smoothing of a subject's map.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Smoothing {
-    /// Pixels along a side of the kernel, odd; 1 smooths nothing.
-    pub kernel_size: u32,
-    /// Width of the kernel in map pixels.
-    pub sigma: f64,
-    /// A true Gaussian; otherwise the authors' kernel, which is wider by the square root of two.
-    pub textbook: bool,
-}
-
-impl AttendAndExcite {
-    /// As the authors' code computes it.
-    pub fn official() -> Self {
-        Self {
-            max_iter_to_alter: 25,
-            thresholds: BTreeMap::from([(0, 0.05), (10, 0.5), (20, 0.8)]),
-            scale_thresholds: false,
-            max_refinement_steps: 20,
-            refinement: Refinement::Official,
-            scale_factor: 20.,
-            scale_range: (1., 0.5),
-            gain: 100.,
-            tokens: TokenRange::Content,
-            smoothing: Smoothing { kernel_size: 3, sigma: 0.5, textbook: false },
-            pieces: Pieces::Strongest,
+impl MethodName {
+    /// What people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::AttendAndExcite => "Attend-and-Excite",
+            Self::Composable => "Composable Diffusion",
+            Self::None => "plain",
+            Self::Structure => "StructureDiffusion",
+            Self::SynGen => "SynGen",
         }
     }
+}
 
-    /// As the paper describes it: every token but the start competes, refinement ends with the
-    /// first loss that is good enough and has no cap (here: a bound of 1000).
-    pub fn paper() -> Self {
-        Self {
-            tokens: TokenRange::All,
-            refinement: Refinement::Paper,
-            max_refinement_steps: ITERATIONS_MAX,
-            ..Self::official()
-        }
-    }
-
-    /// Options as people write them: a `preset` (`official` or `paper`) and what differs from it.
-    /// `prompt_only` says that only the prompt's own tokens compete unless the options say
-    /// otherwise, as SD 2.x needs.
-    ///
-    /// # Errors
-    /// If an option is unknown, of another type, or out of range.
-    pub fn from_options(
-        options: &Map<String, Value>,
-        prompt_only: bool,
-    ) -> Result<Self, LineError> {
-        let mut params = match options.get("preset") {
-            None | Some(Value::Null) => Self::official(),
-            Some(Value::String(name)) if name == "official" => Self::official(),
-            Some(Value::String(name)) if name == "paper" => Self::paper(),
-            Some(other) => {
-                return Err(LineError::unknown_name(
-                    "method_params.preset",
-                    other,
-                    "official, paper",
-                ));
-            }
-        };
-        if prompt_only {
-            params.tokens = TokenRange::Prompt;
-        }
-        if options.is_empty() {
-            return Ok(params);
-        }
-        let broken = |e: serde_json::Error| LineError::Value {
-            field: "method_params".into(),
-            message: e.to_string(),
-        };
-        let mut merged = serde_json::to_value(&params).map_err(broken)?;
-        for (name, value) in options.iter().filter(|(name, _)| *name != "preset") {
-            let Some(slot) = merged.get_mut(name) else {
-                let known = merged.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
-                return Err(LineError::UnknownField {
-                    field: format!("method_params.{name}"),
-                    known: format!("preset, {}", known.unwrap_or_default().join(", ")),
-                });
-            };
-            match (slot, value) {
-                // Part of the smoothing may be left out; the thresholds are replaced as a whole.
-                (Value::Object(slot), Value::Object(value)) if name == "smoothing" => {
-                    slot.extend(value.iter().map(|(k, v)| (k.clone(), v.clone())));
-                }
-                (slot, value) => *slot = value.clone(),
-            }
-        }
-        let params: Self = serde_path_to_error::deserialize(merged)
-            .map_err(|e| LineError::from_path("method_params", &e))?;
-        params.check()?;
-        Ok(params)
-    }
-
-    /// The thresholds of a run of `steps` steps, by step index.
-    pub fn thresholds_for(&self, steps: u32) -> BTreeMap<u32, f64> {
-        if !self.scale_thresholds {
-            return self.thresholds.clone();
-        }
-        let scaled = |step: u32| (f64::from(step) * f64::from(steps) / PAPER_STEPS).round() as u32;
-        self.thresholds.iter().map(|(&step, &threshold)| (scaled(step), threshold)).collect()
-    }
-
-    fn check(&self) -> Result<(), LineError> {
-        let number = |field: &str, value: f64, least: f64, most: f64| {
-            if value.is_finite() && (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(LineError::OutOfRange {
-                field: format!("method_params.{field}"),
-                value: value.to_string(),
-                range: format!("{least} to {most}"),
-            })
-        };
-        let iterations = f64::from(ITERATIONS_MAX);
-        number("max_iter_to_alter", f64::from(self.max_iter_to_alter), 0., iterations)?;
-        number("max_refinement_steps", f64::from(self.max_refinement_steps), 1., iterations)?;
-        number("scale_factor", self.scale_factor, 0., 1e4)?;
-        number("scale_range", self.scale_range.0, 0., 100.)?;
-        number("scale_range", self.scale_range.1, 0., 100.)?;
-        number("gain", self.gain, 1e-3, 1e4)?;
-        number("thresholds", self.thresholds.len() as f64, 0., THRESHOLDS_MAX as f64)?;
-        for (step, threshold) in &self.thresholds {
-            number(&format!("thresholds.{step}"), *threshold, 0., 1.)?;
-        }
-        number("smoothing.sigma", self.smoothing.sigma, 1e-3, 10.)?;
-        let size = self.smoothing.kernel_size;
-        if !(1..=9).contains(&size) || size.is_multiple_of(2) {
-            return Err(LineError::OutOfRange {
-                field: "method_params.smoothing.kernel_size".into(),
-                value: size.to_string(),
-                range: "1, 3, 5, 7 or 9".into(),
+/// `base` with what `options` say otherwise; those of `own` are the caller's to read.
+fn merged<T: Serialize + DeserializeOwned>(
+    base: &T,
+    options: &Map<String, Value>,
+    own: &[&str],
+) -> Result<T, LineError> {
+    let broken = |e: serde_json::Error| LineError::Value {
+        field: "method_params".into(),
+        message: e.to_string(),
+    };
+    let mut merged = serde_json::to_value(base).map_err(broken)?;
+    for (name, value) in options.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
+        let Some(slot) = merged.get_mut(name) else {
+            let known = merged.as_object().into_iter().flat_map(|map| map.keys());
+            let known = known.map(String::as_str).filter(|name| !own.contains(name));
+            let known = own.iter().copied().chain(known);
+            return Err(LineError::UnknownField {
+                field: format!("method_params.{name}"),
+                known: known.collect::<Vec<_>>().join(", "),
             });
-        }
-        Ok(())
-    }
-}
-
-impl Default for AttendAndExcite {
-    fn default() -> Self {
-        Self::official()
-    }
-}
-
-/// Steps are numbers, but the keys of a JSON object are text; serde's own conversion does not
-/// survive a flattened enum.
-mod thresholds {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(
-        map: &BTreeMap<u32, f64>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(map.iter().map(|(step, threshold)| (step.to_string(), threshold)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<u32, f64>, D::Error> {
-        let text = BTreeMap::<String, f64>::deserialize(deserializer)?;
-        text.into_iter()
-            .map(|(step, threshold)| match step.parse() {
-                Ok(step) => Ok((step, threshold)),
-                Err(_) => Err(serde::de::Error::custom(format!("`{step}` is not a step index"))),
-            })
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn from(options: Value) -> Result<AttendAndExcite, LineError> {
-        AttendAndExcite::from_options(options.as_object().unwrap(), false)
-    }
-
-    #[test]
-    fn options_change_a_preset() {
-        assert_eq!(from(json!({})).unwrap(), AttendAndExcite::official());
-        assert_eq!(from(json!({"preset": "paper"})).unwrap(), AttendAndExcite::paper());
-        let got = from(json!({
-            "preset": "paper", "gain": 50, "thresholds": {"5": 0.4}, "smoothing": {"sigma": 1.0}
-        }))
-        .unwrap();
-        assert_eq!(got.refinement, Refinement::Paper);
-        assert_eq!((got.gain, got.thresholds), (50., BTreeMap::from([(5, 0.4)])));
-        assert_eq!(got.smoothing, Smoothing { kernel_size: 3, sigma: 1., textbook: false });
-        let sd2 = AttendAndExcite::from_options(&Map::new(), true).unwrap();
-        assert_eq!(sd2.tokens, TokenRange::Prompt);
-    }
-
-    #[test]
-    fn wrong_options_are_named() {
-        for (options, want) in [
-            (json!({"preset": "mine"}), "method_params.preset"),
-            (json!({"gian": 1}), "method_params.gian"),
-            (json!({"gain": "x"}), "method_params.gain"),
-            (json!({"gain": -1}), "method_params.gain"),
-            (json!({"thresholds": {"x": 0.5}}), "method_params.thresholds"),
-            (json!({"thresholds": {"0": 7}}), "method_params.thresholds.0"),
-            (json!({"smoothing": {"kernel_size": 4}}), "method_params.smoothing.kernel_size"),
-            (json!({"smoothing": {"width": 4}}), "method_params.smoothing"),
-            (json!({"tokens": "some"}), "method_params.tokens"),
-            (json!({"max_refinement_steps": 0}), "method_params.max_refinement_steps"),
-        ] {
-            let error = from(options.clone()).unwrap_err();
-            assert!(error.field().starts_with(want), "{options}: {error} ({})", error.field());
-            assert!(!error.advice().1.is_empty());
+        };
+        match (slot, value) {
+            // Part of the smoothing may be left out; the thresholds are replaced as a whole.
+            (Value::Object(slot), Value::Object(value)) if name == "smoothing" => {
+                slot.extend(value.iter().map(|(k, v)| (k.clone(), v.clone())));
+            }
+            (slot, value) => *slot = value.clone(),
         }
     }
+    serde_path_to_error::deserialize(merged).map_err(|e| LineError::from_path("method_params", &e))
+}
 
-    #[test]
-    fn thresholds_follow_the_steps_only_if_asked() {
-        let mut params = AttendAndExcite::official();
-        let keys = |p: &AttendAndExcite| p.thresholds_for(20).into_keys().collect::<Vec<_>>();
-        assert_eq!(keys(&params), [0, 10, 20]);
-        params.scale_thresholds = true;
-        assert_eq!(keys(&params), [0, 4, 8]);
+/// Refuses a number outside `least..=most`.
+fn in_range(field: &str, value: f64, least: f64, most: f64) -> Result<(), LineError> {
+    if value.is_finite() && (least..=most).contains(&value) {
+        return Ok(());
     }
+    Err(LineError::OutOfRange {
+        field: format!("method_params.{field}"),
+        value: value.to_string(),
+        range: format!("{least} to {most}"),
+    })
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::error::LineError;
 use crate::limits;
 use crate::line::{Line, SubjectRequest};
-use crate::method::{AttendAndExcite, Method, MethodName};
+use crate::method::{AttendAndExcite, Composable, Method, MethodName, Structure, SynGen};
 use crate::seeds::Seeds;
 use crate::spec::{ENGINE, SchedulerName, Spec};
 use crate::tries::Accept;
@@ -20,6 +20,8 @@ use crate::warning::Warning;
 const STEPS: u32 = 50;
 /// Guidance scale where nobody says otherwise, as in the paper.
 const GUIDANCE_SCALE: f64 = 7.5;
+/// The option that names phrases.
+const PHRASES: &str = "method_params.phrases";
 
 /// What a line is checked against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -63,6 +65,15 @@ mod scheduler_or_class {
         let text = String::deserialize(deserializer)?;
         Ok(text.parse().map_err(|_| text))
     }
+}
+
+/// What a method's options are about.
+struct Place<'a> {
+    facts: &'a ModelFacts,
+    tokenizer: &'a Tokenizer,
+    prompt: &'a str,
+    encoding: &'a Encoding,
+    subjects: &'a [Subject],
 }
 
 /// A checked line.
@@ -125,7 +136,10 @@ impl Line {
                 (subjects.collect(), found.subjects)
             }
         };
-        let method = self.method(facts, &subjects, &mut warnings)?;
+        let guidance_scale = guidance_scale(self.guidance_scale.unwrap_or(GUIDANCE_SCALE))?;
+        let place =
+            Place { facts, tokenizer, prompt: &prompt, encoding: &encoding, subjects: &subjects };
+        let method = self.method(&place, guidance_scale, &mut warnings)?;
         let accept = self.accept(&subjects, &mut warnings)?;
         let seeds = self.seeds()?;
         let first = Spec {
@@ -137,7 +151,7 @@ impl Line {
             width: side("width", self.width.unwrap_or(facts.width), facts)?,
             height: side("height", self.height.unwrap_or(facts.height), facts)?,
             steps: steps(self.steps.unwrap_or(STEPS), facts)?,
-            guidance_scale: guidance_scale(self.guidance_scale.unwrap_or(GUIDANCE_SCALE))?,
+            guidance_scale,
             scheduler: self.scheduler(facts)?,
             method,
             model: facts.name.clone(),
@@ -172,12 +186,14 @@ impl Line {
 
     fn method(
         &self,
-        facts: &ModelFacts,
-        subjects: &[Subject],
+        place: &Place<'_>,
+        guidance_scale: f64,
         warnings: &mut Vec<Warning>,
     ) -> Result<Method, LineError> {
         let name = self.method.unwrap_or(MethodName::AttendAndExcite);
         let options = self.method_params.clone().unwrap_or_default();
+        let Place { facts, tokenizer, prompt, encoding, subjects } = *place;
+        let none = Warning::NoPhrases { method: name.as_str() };
         match name {
             MethodName::None if options.is_empty() => Ok(Method::None),
             MethodName::None => Err(LineError::NoOptions { method: name.as_str() }),
@@ -188,6 +204,31 @@ impl Line {
                     return Ok(Method::None);
                 }
                 Ok(Method::AttendAndExcite(params))
+            }
+            MethodName::Composable => {
+                let params = Composable::from_options(&options, prompt, guidance_scale)?;
+                for phrase in &params.phrases {
+                    check_text(PHRASES, &phrase.text)?;
+                    encode(tokenizer, PHRASES, &phrase.text, warnings)?;
+                }
+                if !options.contains_key("phrases") && params.phrases.len() == 1 {
+                    warnings.push(none);
+                }
+                Ok(Method::Composable(params))
+            }
+            MethodName::Structure => {
+                let params = Structure::from_options(&options, encoding)?;
+                if params.phrases.is_empty() {
+                    warnings.push(none);
+                }
+                Ok(Method::Structure(params))
+            }
+            MethodName::SynGen => {
+                let params = SynGen::from_options(&options, encoding, subjects)?;
+                if params.sets.is_empty() {
+                    warnings.push(none);
+                }
+                Ok(Method::SynGen(params))
             }
         }
     }
@@ -245,21 +286,7 @@ fn named_subjects(
     }
     let mut subjects: Vec<Subject> = Vec::with_capacity(requests.len());
     for request in requests {
-        let subject = match request {
-            SubjectRequest::Word(text) => {
-                match text.trim().strip_prefix('#').and_then(|index| index.parse().ok()) {
-                    Some(index) => encoding.subject_at(&[index]),
-                    None => encoding.subject(text),
-                }
-            }
-            SubjectRequest::At { word, indices } => {
-                encoding.subject_at(indices).map(|found| match word {
-                    Some(word) => Subject { word: word.clone(), ..found },
-                    None => found,
-                })
-            }
-        };
-        let subject = subject.map_err(LineError::Subject)?;
+        let subject = request.find(encoding).map_err(LineError::Subject)?;
         if subjects.iter().any(|other| other.indices == subject.indices) {
             return Err(LineError::SubjectTwice { word: subject.word });
         }
@@ -367,6 +394,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+    use crate::method::{NounPhrase, NounSet, WeightedPhrase};
 
     macro_rules! data {
         ($name:literal) => {
@@ -475,6 +503,71 @@ mod tests {
         }
         let got = resolve(r#"{"prompt": "abstract mood", "method": "none"}"#).unwrap();
         assert_eq!(got.warnings, []);
+    }
+
+    #[test]
+    fn methods_find_what_they_work_with() {
+        let method = |line: &str| {
+            let got = resolve(line).unwrap();
+            let codes: Vec<&str> = got.warnings.iter().map(Warning::code).collect();
+            (got.first.method, codes)
+        };
+        let phrase = |text: &str, weight| WeightedPhrase { text: text.into(), weight };
+        let line = r#"{"prompt": "a cat and a frog", "method": "composable", "guidance_scale": 5}"#;
+        let phrases = vec![phrase("a cat", 5.), phrase("a frog", 5.)];
+        assert_eq!(method(line), (Method::Composable(Composable { phrases }), vec![]));
+        let line = r#"{"prompt": "a cat", "method": "composable"}"#;
+        let phrases = vec![phrase("a cat", 7.5)];
+        assert_eq!(method(line), (Method::Composable(Composable { phrases }), vec!["no_phrases"]));
+
+        let span = |text: &str, start, end| NounPhrase { text: text.into(), start, end };
+        let line = r#"{"prompt": "a cat and a red car", "method": "structure"}"#;
+        let phrases = vec![span("a cat", 1, 3), span("a red car", 4, 7)];
+        assert_eq!(method(line), (Method::Structure(Structure { phrases }), vec![]));
+        let line = r#"{"prompt": "a cat and a red car", "method": "structure",
+            "method_params": {"phrases": ["red car", "red car"]}}"#;
+        let phrases = vec![span("red car", 5, 7)];
+        assert_eq!(method(line), (Method::Structure(Structure { phrases }), vec![]));
+        let line = r#"{"prompt": "cats", "method": "structure"}"#;
+        let none = Structure { phrases: vec![] };
+        assert_eq!(method(line), (Method::Structure(none), vec!["no_phrases"]));
+
+        let at = |word: &str, index| Subject { word: word.into(), indices: vec![index] };
+        let sets = |line: &str| match method(line) {
+            (Method::SynGen(params), codes) => (params.sets, codes),
+            other => panic!("{other:?}"),
+        };
+        let car = NounSet { noun: at("car", 6), modifiers: vec![at("red", 5)] };
+        let cat = NounSet { noun: at("cat", 2), modifiers: vec![] };
+        let line = r#"{"prompt": "a cat and a red car", "method": "syngen"}"#;
+        assert_eq!(sets(line), (vec![car.clone()], vec![]));
+        let line = r#"{"prompt": "a cat and a red car", "method": "syngen",
+            "method_params": {"include_entities": true}}"#;
+        assert_eq!(sets(line), (vec![cat, car.clone()], vec![]));
+        let line = r#"{"prompt": "a cat and a red car", "method": "syngen",
+            "method_params": {"sets": [{"noun": "car", "modifiers": ["red"]}]}}"#;
+        assert_eq!(sets(line), (vec![car], vec![]));
+        let line = r#"{"prompt": "a cat and a frog", "method": "syngen"}"#;
+        assert_eq!(sets(line), (vec![], vec!["no_phrases"]));
+
+        for (options, field, code) in [
+            (json!({"phrases": ["dog"]}), "method_params.phrases", "subject_not_in_prompt"),
+            (json!({"phrases": [5]}), "method_params.phrases[0]", "wrong_type"),
+            (json!({"spans": []}), "method_params.spans", "unknown_field"),
+        ] {
+            let line = json!({"prompt": "a cat", "method": "structure", "method_params": options});
+            let error = resolve(&line.to_string()).unwrap_err();
+            assert_eq!((error.field(), error.advice().0), (field, code), "{line}: {error}");
+        }
+        for (options, field, code) in [
+            (json!({"sets": [{"noun": "dog"}]}), "method_params.sets", "subject_not_in_prompt"),
+            (json!({"sets": [{"nouns": "cat"}]}), "method_params.sets[0].nouns", "wrong_type"),
+            (json!({"scale_factor": -1}), "method_params.scale_factor", "out_of_range"),
+        ] {
+            let line = json!({"prompt": "a cat", "method": "syngen", "method_params": options});
+            let error = resolve(&line.to_string()).unwrap_err();
+            assert_eq!((error.field(), error.advice().0), (field, code), "{line}: {error}");
+        }
     }
 
     #[test]

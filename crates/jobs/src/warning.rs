@@ -9,6 +9,11 @@ use excite_prompt::Doubt;
 pub enum Warning {
     /// No subject was named or found: the image is made plain.
     NoSubjects,
+    /// The method finds no phrase to work with: the image is as plain as without it.
+    NoPhrases {
+        /// The method.
+        method: &'static str,
+    },
     /// There is no subject to have a score: the first seed is kept.
     AcceptIgnored,
     /// The subjects were found, and the finder is not sure.
@@ -29,6 +34,7 @@ impl Warning {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSubjects => "no_subjects",
+            Self::NoPhrases { .. } => "no_phrases",
             Self::AcceptIgnored => "accept_ignored",
             Self::Doubt(doubt) => doubt.code(),
             Self::Truncated { .. } => "truncated",
@@ -42,6 +48,11 @@ impl fmt::Display for Warning {
             Self::NoSubjects => {
                 f.write_str("no subject was found, so the image is made plain; name them")
             }
+            Self::NoPhrases { method } => write!(
+                f,
+                "`{method}` finds nothing to work with in the prompt, so the image is a plain one; \
+                 name it with `method_params`"
+            ),
             Self::AcceptIgnored => f.write_str(
                 "`accept` is ignored: without a subject there is no score; name the subjects",
             ),

@@ -7,6 +7,7 @@ mod found;
 mod language;
 mod lexicon;
 mod paper;
+mod parts;
 mod phrases;
 mod sentence;
 mod subject;
@@ -16,6 +17,7 @@ mod words;
 pub use finder::find_subjects;
 pub use found::{Doubt, Found, FoundSubject};
 pub use paper::{PaperPrompt, PaperSubject, PaperSubset, paper_prompts};
+pub use parts::{PromptPart, PromptPhrase, noun_phrases, split_prompt};
 pub use subject::{MAX_SUBJECTS, Subject, SubjectError};
 pub use tokenizer::{
     CLIP_MERGES, CLIP_VOCAB, CONTEXT, Encoding, Tokenizer, TokenizerError, Truncated, Word,

@@ -10,6 +10,7 @@ use candle_core::{Device, Result, Tensor};
 use excite_jobs::{AttendAndExcite, Pieces, Smoothing, TokenRange};
 use excite_prompt::{CONTEXT, Subject};
 
+use super::{Objective, Schedule, step_size};
 use crate::error::Error;
 use crate::layers::{Conv2d, Shape, softmax};
 
@@ -29,11 +30,11 @@ pub struct Subjects {
 /// One evaluation of the loss.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
-    /// `max(0, 1 - least score)`.
+    /// Here `max(0, 1 - least score)`; other methods have losses of their own.
     pub loss: f32,
-    /// The maximum of each subject's smoothed map.
+    /// The maximum of each subject's smoothed map; empty where a method does not look at that.
     pub scores: Vec<f32>,
-    /// The loss with its graph; `None` where it is exactly 0, so that there is nothing to move.
+    /// The loss with its graph; `None` where there is nothing to move.
     pub tensor: Option<Tensor>,
 }
 
@@ -175,18 +176,6 @@ impl Subjects {
         kernel.forward(&padded.unsqueeze(1)?)?.squeeze(1)
     }
 
-    /// Which piece counts, per subject; -1 while it is open.
-    pub(crate) fn pieces(&self) -> Vec<i64> {
-        self.pieces.iter().map(|piece| piece.map_or(-1, |p| p as i64)).collect()
-    }
-
-    /// Takes back what [`Subjects::pieces`] gave.
-    pub(crate) fn restore(&mut self, pieces: &[i64]) {
-        for ((piece, &saved), list) in self.pieces.iter_mut().zip(pieces).zip(&self.indices) {
-            *piece = usize::try_from(saved).ok().filter(|&p| p < list.len());
-        }
-    }
-
     /// The mean of each subject's columns of a map `[h * w, 77]`: `[subjects, h * w]`, row-major.
     pub(crate) fn columns(&self, map: &Tensor) -> Result<Vec<Vec<f32>>> {
         let column = |list: &Vec<u32>| {
@@ -197,8 +186,44 @@ impl Subjects {
     }
 }
 
+impl Objective for Subjects {
+    fn evaluate(&mut self, map: &Tensor, size: (usize, usize)) -> crate::Result<Evaluation> {
+        self.evaluate(map, size)
+    }
+
+    fn schedule(&self, asked: u32, count: usize) -> Schedule {
+        schedule(&self.params, asked, count)
+    }
+
+    /// Which piece counts, per subject; -1 while it is open.
+    fn pieces(&self) -> Vec<i64> {
+        self.pieces.iter().map(|piece| piece.map_or(-1, |p| p as i64)).collect()
+    }
+
+    fn restore(&mut self, pieces: &[i64]) {
+        for ((piece, &saved), list) in self.pieces.iter_mut().zip(pieces).zip(&self.indices) {
+            *piece = usize::try_from(saved).ok().filter(|&p| p < list.len());
+        }
+    }
+
+    fn boxed(&self) -> Box<dyn Objective> {
+        Box::new(self.clone())
+    }
+}
+
+/// As the options say.
+pub(super) fn schedule(params: &AttendAndExcite, asked: u32, count: usize) -> Schedule {
+    Schedule {
+        updates_before: params.max_iter_to_alter as usize,
+        step_sizes: (0..count).map(|step| step_size(params, step, count)).collect(),
+        thresholds: params.thresholds_for(asked),
+        rule: params.refinement,
+        max: params.max_refinement_steps,
+    }
+}
+
 /// Position of the largest value, the first of equals.
-fn argmax(values: &[f32]) -> usize {
+pub(super) fn argmax(values: &[f32]) -> usize {
     (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
@@ -247,15 +272,15 @@ fn smoothing(options: &Smoothing) -> Result<Option<Conv2d>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use candle_core::Var;
 
     use super::*;
 
-    const SIDE: usize = 16;
+    pub(in crate::guidance) const SIDE: usize = 16;
 
     /// `A[y, x, n]` = softmax over n of sin(0.3y + 0.7n) + cos(0.2x - 0.5n) + 0.05 (n mod 5).
-    fn map() -> Tensor {
+    pub(in crate::guidance) fn map() -> Tensor {
         let logits: Vec<f32> = (0..SIDE * SIDE * CONTEXT)
             .map(|i| {
                 let (p, n) = (i / CONTEXT, i % CONTEXT);

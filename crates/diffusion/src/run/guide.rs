@@ -10,22 +10,18 @@ use candle_core::{Tensor, Var};
 use super::Run;
 use super::row::Guided;
 use crate::error::{Error, Result};
-use crate::guidance::attend_and_excite::{Evaluation, Subjects};
-use crate::guidance::{Refining, step_size};
+use crate::guidance::attend_and_excite::Evaluation;
+use crate::guidance::{Objective, Refining};
 use crate::probe;
 use crate::unet::Conditioning;
 
 /// Updates stop before this step if no threshold is due.
 fn due(run: &Run<'_>, row: usize, step: usize) -> Option<Due> {
-    let row = &run.rows[row];
-    let params = row.guidance()?;
-    let updates = step < params.max_iter_to_alter as usize;
-    let threshold = params.thresholds_for(row.spec.steps).get(&(step as u32)).copied();
-    (updates || threshold.is_some()).then(|| Due {
-        updates,
-        threshold,
-        step_size: step_size(params, step, run.steps()),
-    })
+    let schedule = &run.rows[row].guidance.as_ref()?.schedule;
+    let updates = step < schedule.updates_before;
+    let threshold = schedule.thresholds.get(&(step as u32)).copied();
+    let step_size = schedule.step_sizes.get(step).copied()?;
+    (updates || threshold.is_some()).then_some(Due { updates, threshold, step_size })
 }
 
 /// `latents * scale`, and the very same bits where the scale is 1.
@@ -48,7 +44,7 @@ struct Active {
     latents: Tensor,
     /// Whether an update was made.
     moved: bool,
-    subjects: Subjects,
+    objective: Box<dyn Objective>,
     /// `None` where the loss is 0.
     gradient: Option<Tensor>,
     refining: Option<Refining>,
@@ -90,13 +86,13 @@ impl Run<'_> {
         let mut guided = vec![Guided::none(); self.rows.len()];
         let mut active: Vec<Active> = Vec::new();
         for (r, row) in self.rows.iter().enumerate() {
-            if let (Some(due), Some(subjects)) = (due(self, r, step), &row.subjects) {
+            if let (Some(due), Some(guidance)) = (due(self, r, step), &row.guidance) {
                 active.push(Active {
                     row: r,
                     due,
                     latents: scaled(&row.latents, scale)?,
                     moved: false,
-                    subjects: subjects.clone(),
+                    objective: guidance.objective.clone(),
                     gradient: None,
                     refining: None,
                     guided: Guided::none(),
@@ -109,8 +105,8 @@ impl Run<'_> {
         self.evaluate(&mut active.iter_mut().collect::<Vec<_>>(), step, timestep, cancelled)?;
         for image in &mut active {
             let begin = |threshold| {
-                let params = self.rows[image.row].guidance()?;
-                Refining::begin(params, threshold, f64::from(image.guided.step.loss))
+                let guidance = self.rows[image.row].guidance.as_ref()?;
+                Refining::begin(&guidance.schedule, threshold, f64::from(image.guided.step.loss))
             };
             image.refining = image.due.threshold.and_then(begin);
         }
@@ -137,7 +133,7 @@ impl Run<'_> {
             if image.due.updates {
                 image.update()?;
             }
-            image.guided.pieces = image.subjects.pieces();
+            image.guided.pieces = image.objective.pieces();
             if image.moved {
                 latents[image.row] = scaled(&image.latents, 1. / scale)?;
             }
@@ -159,7 +155,7 @@ impl Run<'_> {
         }
         let unet = self.model.unet();
         let keys: Vec<&Conditioning> =
-            subset.iter().map(|image| self.rows[image.row].conditional.as_ref()).collect();
+            subset.iter().map(|image| self.rows[image.row].conditioning()).collect();
         let keys = Conditioning::batch(&keys)?;
         let latents: Vec<&Tensor> = subset.iter().map(|image| &image.latents).collect();
         // A fresh leaf for each pass; only it has a gradient, the conditional text and weights not.
@@ -169,7 +165,11 @@ impl Run<'_> {
         let mut evaluations = Vec::with_capacity(subset.len());
         let mut total: Option<Tensor> = None;
         for (i, image) in subset.iter_mut().enumerate() {
-            let evaluation = image.subjects.evaluate(&maps.get(i)?, size)?;
+            let map = maps.get(i)?;
+            let mut evaluation = image.objective.evaluate(&map, size)?;
+            if evaluation.scores.is_empty() {
+                evaluation.scores = self.rows[image.row].scores(&map.detach(), size)?;
+            }
             if !evaluation.loss.is_finite() {
                 let (row, seed) = (image.row, self.rows[image.row].spec.seed);
                 let layer = probe::not_finite(|| unet.map(leaf.as_tensor(), timestep, &keys));
@@ -201,7 +201,7 @@ impl Run<'_> {
                 let find = || {
                     probe::not_finite(|| -> Result<()> {
                         let maps = unet.map(leaf.as_tensor(), timestep, &keys)?;
-                        let again = image.subjects.clone().evaluate(&maps.get(i)?, size)?;
+                        let again = image.objective.clone().evaluate(&maps.get(i)?, size)?;
                         again.tensor.map(|loss| loss.backward()).transpose()?;
                         Ok(())
                     })

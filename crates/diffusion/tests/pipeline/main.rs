@@ -13,6 +13,7 @@ mod golden;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod gradient;
+mod methods;
 mod same_bytes;
 mod schedulers;
 mod search;

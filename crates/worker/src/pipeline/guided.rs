@@ -153,9 +153,13 @@ impl<'a> Running<'a> {
         let specs: Vec<&Spec> = self.running().map(|task| &task.job.spec).collect();
         let Some(first) = specs.first() else { return };
         let (images, work) = (specs.len(), Work::of(specs.iter().copied(), report));
-        let Some(choice) = self.watch.sizes().step(first, images, work, took) else { return };
-        let (model, jobs) = (label(&first.model), choice.jobs);
-        self.metrics.batch_size.with_label_values(&[model]).set(jobs as i64);
+        let sizes = self.watch.sizes();
+        let changed = sizes.step(first, images, work, took);
+        let model = label(&first.model);
+        // Memory may have changed the choice since the last step, too.
+        self.metrics.batch_size.with_label_values(&[model]).set(sizes.jobs(first) as i64);
+        let Some(choice) = changed else { return };
+        let jobs = choice.jobs;
         let size = format!("{}x{}", first.width, first.height);
         info!(model, size, jobs, reason = choice.reason, "the size of micro-batches");
     }

@@ -1,0 +1,107 @@
+//! The methods beside Attend-and-Excite: where they are nothing they are plain sampling, and what
+//! holds for it holds for them, too.
+
+use excite_diffusion::{Checkpoint, Outputs, Rendered, Run, Trace};
+use excite_jobs::Spec;
+
+use crate::{emoji, never, specs};
+
+const ALL: Outputs = Outputs { latents: true, maps: true };
+const PROMPT: &str = r#""prompt": "a cat and a red balloon", "seed": 3, "steps": 5"#;
+
+/// Everything a method may be told, where it does something.
+fn methods() -> Vec<Spec> {
+    [
+        r#""method": "composable""#,
+        r#""method": "composable", "negative_prompt": "a frog",
+            "method_params": {"phrases": ["a cat", {"text": "a red balloon", "weight": 5},
+                {"text": "a dog", "weight": -2}]}"#,
+        r#""method": "structure""#,
+        r#""method": "syngen""#,
+        r#""method": "syngen", "method_params": {"include_entities": true, "max_iter_to_alter": 3}"#,
+        r#""method": "none""#,
+        r#""method": "attend_and_excite""#,
+    ]
+    .iter()
+    .map(|method| specs(&format!("{{{PROMPT}, {method}}}")).remove(0))
+    .collect()
+}
+
+fn of(method: &str) -> Spec {
+    specs(&format!("{{{PROMPT}, {method}}}")).remove(0)
+}
+
+fn render(specs: &[Spec]) -> Vec<Rendered> {
+    Run::start(emoji(), specs, ALL).unwrap().complete(&never, |_| ()).unwrap()
+}
+
+fn latents(rendered: &Rendered) -> Vec<Vec<f32>> {
+    let all = rendered.record.latents().iter();
+    all.map(|latents| latents.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+}
+
+#[test]
+fn a_method_with_nothing_to_work_with_is_plain() {
+    let plain = render(&[of(r#""method": "none""#)]).remove(0);
+    for method in [
+        r#""method": "composable", "method_params": {"phrases": ["a cat and a red balloon"]}"#,
+        r#""method": "structure", "method_params": {"phrases": []}"#,
+        r#""method": "syngen", "method_params": {"sets": []}"#,
+    ] {
+        let same = render(&[of(method)]).remove(0);
+        assert!(latents(&same) == latents(&plain), "{method}");
+        assert!(same.picture == plain.picture, "{method}");
+        let scores = |r: &Rendered| r.record.scores(4).unwrap().to_vec();
+        assert_eq!(scores(&same), scores(&plain), "{method}");
+    }
+}
+
+#[test]
+fn every_method_does_something_and_its_batch_is_its_images() {
+    let specs = methods();
+    let together = render(&specs);
+    let bytes = |r: &Rendered| (r.picture.to_png(&[]).unwrap(), Trace::to_bytes(r).unwrap());
+    for (i, (spec, rendered)) in specs.iter().zip(&together).enumerate() {
+        let alone = render(std::slice::from_ref(spec)).remove(0);
+        assert!(bytes(&alone) == bytes(rendered), "image {i}");
+        let scores = rendered.record.scores(4).unwrap();
+        assert!(scores.len() == 2 && scores.iter().all(|s| (0. ..=1.).contains(s)), "{scores:?}");
+        let others = together.iter().enumerate().filter(|(other, _)| *other != i);
+        for (other, image) in others {
+            assert!(latents(image) != latents(rendered), "images {i} and {other} are the same");
+        }
+    }
+    let losses = |i: usize| together[i].record.steps().iter().map(|step| step.loss);
+    assert!(losses(3).all(f32::is_finite), "every step of SynGen is guided");
+    assert_eq!(losses(4).filter(|loss| loss.is_finite()).count(), 3, "its updates end");
+    assert!(losses(0).all(f32::is_nan), "composing moves no latents");
+}
+
+#[test]
+fn every_method_goes_on_after_a_stop() {
+    let specs = methods();
+    let whole = render(&specs);
+    let mut run = Run::start(emoji(), &specs, ALL).unwrap();
+    for _ in 0..2 {
+        run.step(&never).unwrap();
+    }
+    let saved: Vec<Checkpoint> = (0..specs.len())
+        .map(|row| Checkpoint::from_bytes(&run.checkpoint(row).unwrap().to_bytes().unwrap()))
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let resumed = Run::resume(emoji(), &specs, ALL, &saved).unwrap();
+    let resumed = resumed.complete(&never, |_| ()).unwrap();
+    for (i, (resumed, whole)) in resumed.iter().zip(&whole).enumerate() {
+        let bytes = |r: &Rendered| (r.picture.to_png(&[]).unwrap(), Trace::to_bytes(r).unwrap());
+        assert!(bytes(resumed) == bytes(whole), "image {i}");
+    }
+}
+
+/// A subject that is in no phrase has no score, and the others keep theirs.
+#[test]
+fn a_subject_outside_all_phrases_has_no_score() {
+    let line = r#""method": "composable", "method_params": {"phrases": ["a red balloon"]}"#;
+    let rendered = render(&[of(line)]).remove(0);
+    let scores = rendered.record.scores(4).unwrap();
+    assert!(scores[0].is_nan() && scores[1] > 0., "{scores:?}");
+}
