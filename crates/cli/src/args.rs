@@ -115,6 +115,7 @@ const GENERATE_EXAMPLES: &str = "\
 Examples:
   excite generate \"a cat and a frog\"
   excite generate \"a cat and a frog\" --seeds 0..8 --compare
+  excite generate \"a cat and a red car\" --compare none,composable,structure,attend_and_excite
   excite generate \"a photo of a bear with a balloon\" --subjects bear,balloon --attention
   excite generate \"a cat and a frog\" --min-score 0.7 --max-seeds 8
   excite generate --file prompts.jsonl --out images --batch-size 8 --json
@@ -141,7 +142,8 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_name = "X")]
     pub(crate) guidance_scale: Option<f64>,
 
-    /// What is done for the subjects: attend_and_excite or none [default: attend_and_excite]
+    /// What is done for the subjects: attend_and_excite, composable, structure, syngen or none
+    /// [default: attend_and_excite]
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<MethodName>,
 
@@ -234,9 +236,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) attention: bool,
 
-    /// Also make each image plain, and a contact sheet of both for each prompt
-    #[arg(long)]
-    pub(crate) compare: bool,
+    /// Make each image with each of these methods, and a contact sheet for each prompt
+    /// [default: none and the method]
+    #[arg(long, value_name = "METHODS", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) compare: Option<String>,
 
     /// Write latents, losses and maps of every step as safetensors (one image only)
     #[arg(long, value_name = "FILE")]
@@ -252,6 +255,19 @@ pub(crate) struct GenerateArgs {
 }
 
 impl GenerateArgs {
+    /// The methods to compare; empty: plain and the line's own.
+    ///
+    /// # Errors
+    /// If one is no method.
+    pub(crate) fn compared(&mut self) -> Result<Option<Vec<MethodName>>, String> {
+        let Some(text) = &mut self.compare else { return Ok(None) };
+        // No list of methods has spaces in words: what follows `--compare` is the prompt then.
+        if text.trim().contains(' ') && MethodName::list(text).is_err() {
+            self.prompts.insert(0, std::mem::take(text));
+        }
+        if text.is_empty() { Ok(Some(Vec::new())) } else { MethodName::list(text).map(Some) }
+    }
+
     /// The options as a line that fills in what lines leave out.
     pub(crate) fn defaults(&self) -> Line {
         let image = &self.image;

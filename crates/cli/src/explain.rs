@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use excite_diffusion::picture::chart::{Chart, Series};
 use excite_diffusion::picture::{Picture, Read};
 use excite_diffusion::{Outputs, Record, Run, Trace, step_lines, weakest};
-use excite_jobs::{ENGINE, Method, Spec, StepLine};
+use excite_jobs::{ENGINE, Spec, StepLine};
 use serde_json::json;
 
 use crate::args::ExplainArgs;
@@ -207,10 +207,9 @@ impl<'a> Told<'a> {
         let refined = self.steps.iter().enumerate().filter(|(_, step)| step.refinements > 0);
         let mut markers: Vec<(usize, String)> =
             refined.map(|(i, step)| (i, format!("refined x{}", step.refinements))).collect();
-        if let Method::AttendAndExcite(params) = &self.spec.method
-            && (params.max_iter_to_alter as usize) < self.steps.len()
-        {
-            markers.push((params.max_iter_to_alter as usize, "guidance ends".into()));
+        let end = self.spec.method.max_iter_to_alter().map(|end| end as usize);
+        if let Some(end) = end.filter(|end| *end < self.steps.len()) {
+            markers.push((end, "guidance ends".into()));
         }
         Chart {
             title: format!("\"{}\", seed {}", self.spec.prompt, self.spec.seed),

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use excite_diffusion::Model;
-use excite_jobs::{FoundSubject, Resolved};
+use excite_jobs::{FoundSubject, Line, LineError, Method, MethodName, Resolved, Spec, Warning};
 use excite_service::memory;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
@@ -30,15 +30,21 @@ use render::Tally;
 const FAULTS_SHOWN: usize = 20;
 
 pub(crate) fn run(
-    args: &GenerateArgs,
+    mut args: GenerateArgs,
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
     use_threads(args.threads)?;
+    let compared = args.compared().map_err(|message| {
+        let remedy = "Write --compare at the end, or names with commas between them.";
+        Fault::usage("compare", format!("--compare: {message}"), remedy)
+    })?;
+    let args = &args;
     let lines = input::lines(args)?;
     let compute = args.compute.choose()?;
     let model = models::load(&args.model, &compute, printer)?;
-    let Some(resolved) = resolve(args, lines, &model, printer) else { return Ok(Status::Usage) };
+    let resolved = resolve(args, lines, compared.as_deref(), &model, printer);
+    let Some(resolved) = resolved else { return Ok(Status::Usage) };
     let mut plan = Plan::new(args, &resolved)?;
     files::prepare_folder(&args.out)?;
     plan.find_finished(args)?;
@@ -51,7 +57,7 @@ pub(crate) fn run(
     greet(&model, &resolved, &plan, todo.len(), printer);
 
     let tally = render::run(args, &model, &todo, printer, interrupted)?;
-    let sheets = if args.compare && !tally.interrupted {
+    let sheets = if args.compare.is_some() && !tally.interrupted {
         extras::contact_sheets(args, &plan)?
     } else {
         Vec::new()
@@ -88,26 +94,33 @@ fn use_threads(threads: Option<u32>) -> Result<(), Fault> {
     }
 }
 
-/// Checks all lines; `None` if one is wrong, which has been said then.
+/// Checks all lines, each with every method that it is made with; `None` if one is wrong, which has
+/// been said then.
 fn resolve(
     args: &GenerateArgs,
     lines: Vec<input::Input>,
+    compared: Option<&[MethodName]>,
     model: &Model,
     printer: &Printer,
-) -> Option<Vec<Resolved>> {
+) -> Option<Vec<Vec<Resolved>>> {
     let (facts, defaults) = (model.facts(), args.defaults());
     let mut resolved = Vec::with_capacity(lines.len());
     let mut faults = 0;
     for input in lines {
-        let line =
-            input.line.and_then(|line| line.or(&defaults).resolve(&facts, model.tokenizer()));
-        match line {
-            Ok(line) => {
+        let resolve = |line: Line| line.resolve(&facts, model.tokenizer());
+        let methods =
+            input.line.and_then(|line| with_methods(line.or(&defaults), compared, resolve));
+        match methods {
+            Ok(methods) => {
                 let place = input.number.map_or(String::new(), |n| format!("line {n}: "));
-                for warning in &line.warnings {
-                    printer.warning(&format!("{place}{warning}"));
+                let mut said: Vec<&Warning> = Vec::new();
+                for warning in methods.iter().flat_map(|line| &line.warnings) {
+                    if !said.contains(&warning) {
+                        printer.warning(&format!("{place}{warning}"));
+                        said.push(warning);
+                    }
                 }
-                resolved.push(line);
+                resolved.push(methods);
             }
             Err(error) => {
                 faults += 1;
@@ -127,12 +140,36 @@ fn resolve(
     (faults == 0).then_some(resolved)
 }
 
-fn greet(model: &Model, resolved: &[Resolved], plan: &Plan, todo: usize, printer: &Printer) {
+/// A line with each of the methods; without names, plain and with its own.
+fn with_methods(
+    line: Line,
+    compared: Option<&[MethodName]>,
+    resolve: impl Fn(Line) -> Result<Resolved, LineError>,
+) -> Result<Vec<Resolved>, LineError> {
+    match compared {
+        Some(methods) if !methods.is_empty() => {
+            methods.iter().map(|method| resolve(line.clone().with_method(*method))).collect()
+        }
+        compared => {
+            let own = resolve(line)?;
+            let mut methods = Vec::new();
+            if compared.is_some() && own.first.method != Method::None {
+                let first = Spec { method: Method::None, ..own.first.clone() };
+                methods.push(Resolved { first, ..own.clone() });
+            }
+            methods.push(own);
+            Ok(methods)
+        }
+    }
+}
+
+fn greet(model: &Model, resolved: &[Vec<Resolved>], plan: &Plan, todo: usize, printer: &Printer) {
     let name = short_name(model.name());
     let kind = model.compute().kind();
     let images = count(plan.images.len());
     printer.note(&format!("model {name} on {kind}; {images}, {todo} to make"));
-    if let [one] = resolved
+    if let [methods] = resolved
+        && let Some(one) = methods.last()
         && !one.found.is_empty()
     {
         let words: Vec<String> = one.found.iter().map(with_attributes).collect();

@@ -59,7 +59,7 @@ fn run(cli: Cli) -> Result<Status, Fault> {
     }
     let interrupted = interrupted()?;
     match cli.command {
-        Command::Generate(args) => generate::run(&args, &printer, &interrupted),
+        Command::Generate(args) => generate::run(*args, &printer, &interrupted),
         Command::Explain(args) => explain::run(&args, &printer, &interrupted),
         Command::Model(command) => model::run(&command, &printer, &interrupted),
         Command::Parity(args) => parity::run(&args, &printer, &interrupted),

@@ -221,6 +221,29 @@ fn prompts_come_from_standard_input_too() {
 }
 
 #[test]
+fn methods_are_compared_on_one_sheet() {
+    let out = folder();
+    let methods = "none,composable,structure,syngen,attend_and_excite";
+    let prompt = "a cat and a red car";
+    let args = ["--steps", "2", "--compare", methods, prompt];
+    let (stdout, stderr) = succeeded(&generate(out.path(), &args));
+    assert!(stdout.contains("a-cat-and-a-red-car-compare.png  contact sheet"), "{stdout}");
+    assert!(!stderr.contains("warning"), "{stderr}");
+    let stem = "a-cat-and-a-red-car";
+    let mut want = vec![format!("{stem}-compare.png")];
+    for method in ["", "-composable", "-none", "-structure", "-syngen"] {
+        want.extend([".json", ".png"].map(|ending| format!("{stem}-0{method}{ending}")));
+    }
+    want.sort();
+    assert_eq!(files(out.path()), want);
+    // A prompt behind the option is a prompt.
+    let args = ["--steps", "2", "--compare", prompt];
+    succeeded(&generate(folder().path(), &args));
+    let stderr = failed(&generate(out.path(), &[prompt, "--compare", "none,composed"]), 2);
+    assert!(stderr.contains("`composed` is no method"), "{stderr}");
+}
+
+#[test]
 fn comparison_heat_maps_and_trace_are_drawn() {
     let out = folder();
     let args = [PROMPT, "--compare", "--attention"];

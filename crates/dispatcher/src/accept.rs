@@ -25,7 +25,8 @@ use bytes::Bytes;
 use excite_jobs::api::{BatchOptions, DryRun};
 use excite_jobs::store::Condition;
 use excite_jobs::{
-    Batch, BatchId, JobOutputs, Lane, ModelCard, ModelFacts, Part, VERSION, keys, limits,
+    Batch, BatchId, JobOutputs, Lane, MethodName, ModelCard, ModelFacts, Part, VERSION, keys,
+    limits,
 };
 use excite_prompt::{CLIP_MERGES, CLIP_VOCAB, Tokenizer, TokenizerError};
 use futures::{Stream, StreamExt};
@@ -167,6 +168,7 @@ impl Accept {
             facts,
             defaults: options.defaults.clone(),
             compare: submission.options.compare,
+            methods: options.methods.clone(),
             tokenizer: self.tokenizer.clone(),
             memo: Memo::default(),
         };
@@ -223,7 +225,8 @@ impl Accept {
             weight: options.weight,
             paused: false,
             cancelled: false,
-            compare: outputs.compare,
+            compare: outputs.compare
+                || options.methods.len() > 1 && options.methods.contains(&MethodName::None),
             parent: outputs.parent,
             canary: false,
             warnings: checked.warnings,

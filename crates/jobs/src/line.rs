@@ -181,6 +181,13 @@ impl Line {
             && *accept == other.accept
     }
 
+    /// This line with another method. Options belong to the method that it names, or would have.
+    pub fn with_method(self, method: MethodName) -> Self {
+        let own = self.method.unwrap_or_default();
+        let method_params = self.method_params.filter(|_| own == method);
+        Self { method: Some(method), method_params, ..self }
+    }
+
     /// This line, and `defaults` where it says nothing.
     pub fn or(self, defaults: &Self) -> Self {
         // A line that names its seeds in one way must not meet defaults that do in the other.

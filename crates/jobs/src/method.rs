@@ -67,10 +67,13 @@ impl Method {
 }
 
 /// A method's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodName {
     /// [`Method::AttendAndExcite`].
+    #[default]
     AttendAndExcite,
     /// [`Method::Composable`].
     Composable,
@@ -92,6 +95,24 @@ names!(MethodName {
 });
 
 impl MethodName {
+    /// Several, as people write them: `none,composable`; the same one twice counts once.
+    ///
+    /// # Errors
+    /// If one is none of them, or there is none.
+    pub fn list(text: &str) -> Result<Vec<Self>, String> {
+        let mut methods: Vec<Self> = Vec::new();
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let method = name.parse().map_err(|error| format!("`{name}` is no method; {error}"))?;
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+        if methods.is_empty() {
+            return Err(format!("name one or more of: {}", Self::NAMES.join(", ")));
+        }
+        Ok(methods)
+    }
+
     /// What people call it.
     pub fn title(self) -> &'static str {
         match self {
@@ -146,4 +167,26 @@ fn in_range(field: &str, value: f64, least: f64, most: f64) -> Result<(), LineEr
         value: value.to_string(),
         range: format!("{least} to {most}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_listed_with_commas() {
+        use MethodName::{Composable, None, SynGen};
+        assert_eq!(MethodName::list("none, composable,,none"), Ok(vec![None, Composable]));
+        assert_eq!(MethodName::list("syngen"), Ok(vec![SynGen]));
+        assert!(MethodName::list("none,compose").unwrap_err().contains("`compose`"));
+        assert!(MethodName::list(" ,").unwrap_err().contains("attend_and_excite"));
+    }
+
+    #[test]
+    fn names_are_the_same_everywhere() {
+        for name in MethodName::NAMES {
+            let parsed: MethodName = name.parse().unwrap();
+            assert_eq!(serde_json::to_string(&parsed).unwrap(), format!("\"{name}\""));
+        }
+    }
 }

@@ -190,7 +190,7 @@ impl Line {
         guidance_scale: f64,
         warnings: &mut Vec<Warning>,
     ) -> Result<Method, LineError> {
-        let name = self.method.unwrap_or(MethodName::AttendAndExcite);
+        let name = self.method.unwrap_or_default();
         let options = self.method_params.clone().unwrap_or_default();
         let Place { facts, tokenizer, prompt, encoding, subjects } = *place;
         let none = Warning::NoPhrases { method: name.as_str() };

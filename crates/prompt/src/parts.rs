@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(texts("  sandy island "), ["sandy island"]);
         assert_eq!(texts("and"), ["and"]);
         for prompt in paper_prompts() {
-            assert_eq!(texts(&prompt.text).len(), 2, "{}", prompt.text);
+            assert_eq!(texts(prompt.text).len(), 2, "{}", prompt.text);
         }
     }
 
@@ -165,8 +165,9 @@ mod tests {
             let encoding = tokenizer.encode(prompt).unwrap();
             noun_phrases(&encoding).into_iter().map(|p| (p.text, p.tokens)).collect()
         };
+        type Row = (&'static str, Vec<(&'static str, Range<usize>)>);
         #[rustfmt::skip]
-        let table: [(&str, Vec<(&str, Range<usize>)>); 5] = [
+        let table: [Row; 5] = [
             ("a cat and a frog",              vec![("a cat", 1..3), ("a frog", 4..6)]),
             ("A red car and a spiky porcupine on the street",
              vec![("a red car", 1..4), ("a spiky porcupine", 5..11), ("the street", 12..14)]),
@@ -181,7 +182,7 @@ mod tests {
             assert_eq!(got, want, "{prompt}");
         }
         for prompt in paper_prompts() {
-            assert_eq!(found(&prompt.text).len(), 2, "{}", prompt.text);
+            assert_eq!(found(prompt.text).len(), 2, "{}", prompt.text);
         }
         let encoding = tokenizer.encode("a cat and a cat with a sombrero hat").unwrap();
         let phrase = |text: &str| encoding.phrase(text).map(|phrase| phrase.tokens);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use excite_jobs::api::BatchOptions;
-use excite_jobs::{Lane, Seeds, limits};
+use excite_jobs::{Lane, MethodName, Seeds, limits};
 use serde_json::{Map, Value};
 
 use super::{JsonObject, ServerArgs};
@@ -15,7 +15,7 @@ Examples:
   excite submit prompts.txt --seeds 0..64 --watch
   excite submit prompts.jsonl --model stable-diffusion-v1-4 --name evaluation --attention
   excite submit prompts.csv --dry-run
-  excite submit --set paper --seeds 0..4 --name paper
+  excite submit --set paper --seeds 0..4 --methods none,attend_and_excite --name paper
   zcat prompts.jsonl.gz | excite submit - --format jsonl
 
 A .txt file has one prompt a line, a .jsonl file one JSON object a line with the fields that
@@ -93,6 +93,10 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) compare: bool,
 
+    /// Make each image with each of these methods, e.g. none,composable,structure
+    #[arg(long, value_name = "METHODS", value_parser = methods, conflicts_with = "method")]
+    pub(crate) methods: Option<String>,
+
     /// Check every line and estimate, submit nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -137,6 +141,7 @@ impl SubmitArgs {
             attention: self.attention,
             trace: self.trace,
             compare: self.compare,
+            methods: self.methods.clone(),
             parent: None,
             dry_run: self.dry_run,
             defaults: (!defaults.is_empty()).then(|| Value::Object(defaults).to_string()),
@@ -171,6 +176,11 @@ impl SubmitArgs {
 /// Seeds are checked here, and travel as they were written.
 fn seeds(text: &str) -> Result<String, String> {
     text.parse::<Seeds>().map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
+/// Checked here, too, and travel as they were written.
+fn methods(text: &str) -> Result<String, String> {
+    MethodName::list(text).map(|_| text.to_owned())
 }
 
 pub(super) fn weight(text: &str) -> Result<u32, String> {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use excite_diffusion::Rendered;
 use excite_diffusion::picture::{Picture, Read, heat, sheet};
-use excite_jobs::Method;
 
 use super::plan::{Image, Plan, Sheet};
 use crate::args::GenerateArgs;
@@ -73,13 +72,8 @@ pub(super) fn contact_sheets(args: &GenerateArgs, plan: &Plan) -> Result<Vec<Pat
 fn draw_page(plan: &Plan, sheet: &Sheet, page: usize) -> Picture {
     let rows = sheet.rows.iter().skip(page * SHEET_ROWS).take(SHEET_ROWS);
     let methods = sheet.rows.first().map_or(&[][..], |(_, images)| images);
-    let columns: Vec<String> = methods
-        .iter()
-        .map(|&at| match plan.images[at].spec.method {
-            Method::None => "plain".to_owned(),
-            Method::AttendAndExcite(_) => "Attend-and-Excite".to_owned(),
-        })
-        .collect();
+    let columns: Vec<String> =
+        methods.iter().map(|&at| plan.images[at].spec.method.name().title().to_owned()).collect();
     let rows: Vec<(String, Vec<Option<sheet::Cell>>)> = rows
         .map(|(seed, images)| {
             let cells = images.iter().map(|&at| cell(&plan.images[at])).collect();

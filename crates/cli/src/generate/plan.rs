@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture;
-use excite_jobs::{Accept, FoundSubject, Method, Resolved, Sidecar, Spec, Tries, Warning};
+use excite_jobs::{Accept, FoundSubject, MethodName, Resolved, Sidecar, Spec, Tries, Warning};
 
 use crate::args::GenerateArgs;
 use crate::fault::{Fault, Status};
@@ -56,9 +56,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(args: &GenerateArgs, resolved: &[Resolved]) -> Result<Self, Fault> {
-        let variants = if args.compare { 2 } else { 1 };
-        let total: u64 = resolved.iter().map(|line| line.seeds.count() * variants).sum();
+    /// Of lines with an entry for each of their methods.
+    pub(super) fn new(args: &GenerateArgs, resolved: &[Vec<Resolved>]) -> Result<Self, Fault> {
+        let count = |line: &[Resolved]| line.iter().map(|line| line.seeds.count()).sum::<u64>();
+        let total: u64 = resolved.iter().map(|line| count(line)).sum();
         if total > IMAGES_MAX as u64 {
             let message = format!("{total} images are more than {IMAGES_MAX}");
             let remedy = "Ask for fewer seeds, or split the file.";
@@ -79,32 +80,28 @@ impl Plan {
     fn add(
         &mut self,
         args: &GenerateArgs,
-        line: &Resolved,
+        methods: &[Resolved],
         taken: &mut Taken,
     ) -> Result<(), Fault> {
-        let base = line.custom_id.clone().unwrap_or_else(|| slug(&line.first.prompt));
+        let Some(first) = methods.first() else { return Ok(()) };
+        let base = first.custom_id.clone().unwrap_or_else(|| slug(&first.first.prompt));
         let mut rows = Vec::new();
-        for spec in line.specs() {
-            let seeded = match &line.custom_id {
-                Some(id) if line.seeds.count() == 1 => id.clone(),
-                _ => format!("{base}-{}", spec.seed),
+        for seed in first.seeds.iter() {
+            let seeded = match &first.custom_id {
+                Some(id) if first.seeds.count() == 1 => id.clone(),
+                _ => format!("{base}-{seed}"),
             };
-            let mut variants = Vec::new();
-            if args.compare && spec.method != Method::None {
-                variants.push(Spec { method: Method::None, ..spec.clone() });
-            }
-            let seed = spec.seed;
-            variants.push(spec);
             let mut row = Vec::new();
-            for spec in variants {
+            for line in methods {
+                let spec = Spec { seed, ..line.first.clone() };
                 let json = spec.canonical_json().map_err(|e| Fault::bug(&e.to_string()))?;
                 let json = format!("{json} {:?}", line.accept);
                 // The same image asked for twice is made once.
                 let at = *taken.images.entry(json).or_insert(self.images.len());
                 if at == self.images.len() {
-                    let stem = match &spec.method {
-                        Method::None => format!("{seeded}-{}", spec.method.name()),
-                        Method::AttendAndExcite(_) => seeded.clone(),
+                    let stem = match spec.method.name() {
+                        MethodName::AttendAndExcite => seeded.clone(),
+                        method => format!("{seeded}-{method}"),
                     };
                     self.images.push(Image {
                         path: args.out.join(format!("{}.png", taken.names.take(&stem))),
@@ -121,9 +118,9 @@ impl Plan {
             }
             rows.push((seed, row));
         }
-        if args.compare {
+        if args.compare.is_some() {
             let stem = taken.names.take(&format!("{base}-compare"));
-            self.sheets.push(Sheet { prompt: line.first.prompt.clone(), stem, rows });
+            self.sheets.push(Sheet { prompt: first.first.prompt.clone(), stem, rows });
         }
         Ok(())
     }

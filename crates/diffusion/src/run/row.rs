@@ -18,12 +18,15 @@ use crate::scheduler::Scheduler;
 use crate::trace::{Observed, Record, Step};
 use crate::unet::Conditioning;
 
+/// What a conditional prediction is told, and its weight.
+pub(super) type Prediction = (Arc<Conditioning>, f64);
+
 /// One image in progress.
 #[derive(Clone)]
 pub(super) struct Row {
     pub(super) spec: Spec,
     /// What each prediction is told, and its weight; more than one where phrases are composed.
-    pub(super) conditional: Vec<(Arc<Conditioning>, f64)>,
+    pub(super) conditional: Vec<Prediction>,
     pub(super) unconditional: Arc<Conditioning>,
     /// `[77, d]`
     pub(super) text_states: Tensor,
@@ -75,7 +78,7 @@ fn composed(
     prompt: &Encoding,
     params: &Composable,
     scoring: &AttendAndExcite,
-) -> Result<(Vec<(Arc<Conditioning>, f64)>, Vec<Scorer>)> {
+) -> Result<(Vec<Prediction>, Vec<Scorer>)> {
     if params.phrases.is_empty() {
         return Err(Error::Spec("`method_params.phrases` is empty".into()));
     }

@@ -93,9 +93,17 @@ export function modelName(name) {
   return digest ? `${model}@${digest.slice(0, 10)}` : model;
 }
 
+const METHODS = {
+  attend_and_excite: 'Attend-and-Excite',
+  composable: 'Composable Diffusion',
+  none: 'plain SD',
+  structure: 'StructureDiffusion',
+  syngen: 'SynGen',
+};
+
 /** What the field calls a method. */
 export function methodName(method) {
-  return method === 'none' ? 'plain SD' : method === 'attend_and_excite' ? 'Attend-and-Excite' : method;
+  return METHODS[method] ?? method;
 }
 
 /** A code such as `out_of_memory` as words. */

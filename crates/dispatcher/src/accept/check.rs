@@ -13,7 +13,9 @@ use excite_jobs::limits::{
     BATCH_LINES_MAX, CUSTOM_ID_CHARS_MAX, EXPRESS_JOBS_MAX, JOBS_MAX, PART_LINES_MAX, REFUSALS_MAX,
     WARNED_LINES_MAX,
 };
-use excite_jobs::{Line, Method, ModelFacts, Part, Resolved, Spec, StoredLine, Warning, Work};
+use excite_jobs::{
+    Line, Method, MethodName, ModelFacts, Part, Resolved, Spec, StoredLine, Warning, Work,
+};
 use excite_prompt::Tokenizer;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -37,6 +39,8 @@ pub(super) struct Terms {
     pub(super) defaults: Line,
     /// Each image is also made plain.
     pub(super) compare: bool,
+    /// Each line is done with each of these; with its own if there are none.
+    pub(super) methods: Vec<MethodName>,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) memo: Memo,
 }
@@ -163,38 +167,62 @@ impl<P: FnMut(FullPart) -> bool> Check<'_, P> {
         self.store(stored)
     }
 
-    /// The line's place among the jobs, its warnings and its work; with its plain twin if there is
-    /// to be one.
-    fn number(&mut self, number: u64, resolved: Resolved) -> Result<Vec<StoredLine>, CheckFault> {
+    /// The line's places among the jobs, one a method, its warnings and its work.
+    fn number(
+        &mut self,
+        number: u64,
+        methods: Vec<Resolved>,
+    ) -> Result<Vec<StoredLine>, CheckFault> {
         self.checked.lines += 1;
-        for warning in &resolved.warnings {
-            self.checked.warn(number, warning);
+        let mut said: Vec<&Warning> = Vec::new();
+        for warning in methods.iter().flat_map(|resolved| &resolved.warnings) {
+            // What is doubtful about a prompt is so with every method.
+            if !said.contains(&warning) {
+                self.checked.warn(number, warning);
+                said.push(warning);
+            }
         }
-        let twin = self.terms.compare && resolved.first.method != Method::None;
-        let line = StoredLine {
-            line: number,
-            first: self.checked.jobs,
-            spec: resolved.first,
-            seeds: resolved.seeds.to_string(),
-            accept: resolved.accept,
-            compared_with: None,
-            custom_id: resolved.custom_id,
-            labels: resolved.labels,
-        };
-        self.count(&line)?;
-        if !twin {
-            return Ok(vec![line]);
+        let named = methods.len() > 1;
+        let mut lines: Vec<StoredLine> = Vec::with_capacity(methods.len() + 1);
+        for resolved in methods {
+            // A method with nothing to do may be the plain one.
+            if lines.iter().any(|line| line.spec == resolved.first) {
+                continue;
+            }
+            let method = resolved.first.method.name();
+            let suffix = if named { format!("-{method}") } else { String::new() };
+            lines.push(StoredLine {
+                line: number,
+                first: 0,
+                spec: resolved.first,
+                seeds: resolved.seeds.to_string(),
+                accept: resolved.accept,
+                compared_with: None,
+                custom_id: resolved.custom_id.map(|id| suffixed(&id, &suffix)),
+                labels: resolved.labels,
+            });
         }
-        let plain = StoredLine {
-            first: self.checked.jobs,
-            spec: Spec { method: Method::None, ..line.spec.clone() },
-            accept: None,
-            compared_with: Some(line.first),
-            custom_id: line.custom_id.as_deref().map(plain_id),
-            ..line.clone()
-        };
-        self.count(&plain)?;
-        Ok(vec![StoredLine { compared_with: Some(plain.first), ..line }, plain])
+        let is_plain = |line: &StoredLine| line.spec.method == Method::None;
+        if self.terms.compare && !lines.iter().any(is_plain) {
+            let plain = lines.first().map(|line| StoredLine {
+                spec: Spec { method: Method::None, ..line.spec.clone() },
+                accept: None,
+                custom_id: line.custom_id.as_deref().map(|id| suffixed(id, "-plain")),
+                ..line.clone()
+            });
+            lines.extend(plain);
+        }
+        for line in &mut lines {
+            line.first = self.checked.jobs;
+            self.count(line)?;
+        }
+        // Each with the plain one, and that with the first of them.
+        let plain = lines.iter().find(|line| is_plain(line)).map(|line| line.first);
+        let guided = lines.iter().find(|line| !is_plain(line)).map(|line| line.first);
+        for line in &mut lines {
+            line.compared_with = if is_plain(line) { plain.and(guided) } else { plain };
+        }
+        Ok(lines)
     }
 
     fn count(&mut self, line: &StoredLine) -> Result<(), CheckFault> {
@@ -208,9 +236,10 @@ impl<P: FnMut(FullPart) -> bool> Check<'_, P> {
             * f64::from(spec.steps)
             * f64::from(spec.width)
             * f64::from(spec.height);
-        match spec.method {
-            Method::None => checked.work.plain += work,
-            Method::AttendAndExcite(_) => checked.work.guided += work,
+        let passes = work * spec.method.passes() as f64 / Method::None.passes() as f64;
+        match spec.method.max_iter_to_alter() {
+            None => checked.work.plain += passes,
+            Some(_) => checked.work.guided += work,
         }
         Ok(())
     }
@@ -299,19 +328,25 @@ impl Terms {
         record: &Record,
         format: Format,
         columns: &Columns,
-    ) -> Result<Resolved, LineRefusal> {
+    ) -> Result<Vec<Resolved>, LineRefusal> {
         let line = record.parse(format, columns)?.or(&self.defaults);
-        let resolve = |line: &Line| line.resolve(&self.facts, &self.tokenizer);
-        let resolved = self.memo.resolve(line, record.bytes(), resolve);
-        resolved.map_err(|e| refusal(record.number, &e))
+        let resolve = |line: Line| {
+            let resolve = |line: &Line| line.resolve(&self.facts, &self.tokenizer);
+            let resolved = self.memo.resolve(line, record.bytes(), resolve);
+            resolved.map_err(|e| refusal(record.number, &e))
+        };
+        if self.methods.is_empty() {
+            return Ok(vec![resolve(line)?]);
+        }
+        self.methods.iter().map(|method| resolve(line.clone().with_method(*method))).collect()
     }
 }
 
 /// Two images may not have one name.
-fn plain_id(custom_id: &str) -> String {
-    const END: &str = "-plain";
-    let kept: String = custom_id.chars().take(CUSTOM_ID_CHARS_MAX - END.len()).collect();
-    kept + END
+fn suffixed(custom_id: &str, suffix: &str) -> String {
+    let most = CUSTOM_ID_CHARS_MAX.saturating_sub(suffix.len());
+    let kept: String = custom_id.chars().take(most).collect();
+    kept + suffix
 }
 
 /// Lines as one gzip member: members in a row are one gzip file.

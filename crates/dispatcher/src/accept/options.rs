@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use excite_jobs::api::BatchOptions;
-use excite_jobs::{Lane, Line, MAX_ATTEMPTS, limits};
+use excite_jobs::{Lane, Line, MAX_ATTEMPTS, MethodName, limits};
 
 use super::error::AcceptError;
 
@@ -15,6 +15,8 @@ pub(super) struct Options {
     pub(super) weight: u32,
     pub(super) max_attempts: u32,
     pub(super) defaults: Line,
+    /// Each line is done with each of them; none: with its own.
+    pub(super) methods: Vec<MethodName>,
 }
 
 impl Options {
@@ -29,6 +31,7 @@ impl Options {
                 &limits::ATTEMPTS,
             )?,
             defaults: defaults(options.defaults.as_deref())?,
+            methods: methods(options.methods.as_deref())?,
         })
     }
 }
@@ -67,6 +70,16 @@ pub(crate) fn within(
         code: "out_of_range",
         message: format!("it is {value}"),
         remedy: format!("Set `{field}` to {} to {}.", range.start(), range.end()),
+    })
+}
+
+fn methods(text: Option<&str>) -> Result<Vec<MethodName>, AcceptError> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    MethodName::list(text).map_err(|message| AcceptError::Option {
+        field: "methods".into(),
+        code: "unknown_name",
+        message,
+        remedy: format!("Name some of: {}.", MethodName::NAMES.join(", ")),
     })
 }
 

@@ -169,6 +169,48 @@ async fn a_job_shows_what_happened_to_it() {
 }
 
 #[tokio::test]
+async fn a_line_is_made_with_every_method_that_is_asked_for() {
+    let server = Server::start().await;
+    let lines = concat!(
+        r#"{"prompt": "a cat and a frog", "seeds": "5..7", "custom_id": "x", "#,
+        r#""method_params": {"gain": 50}}"#,
+        "\n",
+        r#"{"prompt": "abstract mood", "seed": 1}"#,
+    );
+    let submit = |query: &str| server.submit(query, "application/x-ndjson", lines);
+    let sent = submit("?methods=composable,none,attend_and_excite").send().await.unwrap();
+    let batch: BatchView = document(sent, 202).await;
+    // Of the line without a subject two methods are the plain one.
+    assert_eq!((batch.jobs, batch.lines, batch.compare), (8, 2, true));
+    let job = async |index: u32| -> JobDetail {
+        let path = format!("/v1/batches/{}/jobs/{index}", batch.id);
+        document(server.get(&path).send().await.unwrap(), 200).await
+    };
+    for (index, method, id, with) in [
+        (1, "composable", Some("x-composable"), Some(3)),
+        (3, "none", Some("x-none"), Some(1)),
+        (4, "attend_and_excite", Some("x-attend_and_excite"), Some(2)),
+        (6, "composable", None, Some(7)),
+        (7, "none", None, Some(6)),
+    ] {
+        let found = job(index).await;
+        let of = (found.job.method.as_str(), found.job.custom_id.as_deref());
+        assert_eq!((of, found.job.compared_with), ((method, id), with), "{index}");
+    }
+    let guided = job(4).await;
+    let excite_jobs::Method::AttendAndExcite(params) = guided.spec.method else {
+        panic!("{guided:?}")
+    };
+    assert_eq!(
+        (params.gain, guided.spec.seed),
+        (50., 5),
+        "options belong to the line's own method"
+    );
+    let refused = problem(submit("?methods=none,compose").send().await.unwrap()).await;
+    assert_eq!((refused.status, refused.code.as_str()), (422, "unknown_name"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn images_are_shown_small_and_taken_home_together() {
     let server = Server::start().await;
     let lines = "{\"prompt\": \"a cat\", \"seeds\": \"0..3\"}\n{\"prompt\": \"a dog\", \"custom_id\": \"d\"}";

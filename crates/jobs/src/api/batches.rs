@@ -45,6 +45,10 @@ pub struct BatchOptions {
     pub trace: bool,
     /// Make each image also plain, with the same seed.
     pub compare: bool,
+    /// Make each image with each of these methods, whatever its line says: `none,composable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false, min_length = 1, example = "none,attend_and_excite")]
+    pub methods: Option<String>,
     /// The batch whose jobs these are made anew, edited or with other seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(nullable = false)]

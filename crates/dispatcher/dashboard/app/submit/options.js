@@ -43,6 +43,9 @@ export async function optionsForm(signal) {
         select({ name: 'method' }, [
           ['', 'Attend-and-Excite'],
           ['none', 'plain SD'],
+          ['composable', 'Composable Diffusion'],
+          ['structure', 'StructureDiffusion'],
+          ['syngen', 'SynGen'],
         ]),
       ),
       field('Steps', number('steps', { min: '1', max: '1000', placeholder: '50' })),
