@@ -225,7 +225,7 @@ fn methods_are_compared_on_one_sheet() {
     let out = folder();
     let methods = "none,composable,structure,syngen,attend_and_excite";
     let prompt = "a cat and a red car";
-    let args = ["--steps", "2", "--compare", methods, prompt];
+    let args = ["--compare", methods, prompt];
     let (stdout, stderr) = succeeded(&generate(out.path(), &args));
     assert!(stdout.contains("a-cat-and-a-red-car-compare.png  contact sheet"), "{stdout}");
     assert!(!stderr.contains("warning"), "{stderr}");
@@ -237,7 +237,7 @@ fn methods_are_compared_on_one_sheet() {
     want.sort();
     assert_eq!(files(out.path()), want);
     // A prompt behind the option is a prompt.
-    let args = ["--steps", "2", "--compare", prompt];
+    let args = ["--compare", prompt];
     succeeded(&generate(folder().path(), &args));
     let stderr = failed(&generate(out.path(), &[prompt, "--compare", "none,composed"]), 2);
     assert!(stderr.contains("`composed` is no method"), "{stderr}");
@@ -324,7 +324,7 @@ fn wrong_usage_says_what_to_do_and_makes_nothing() {
         (&[PROMPT, "--size", "8"],                     &["`width` is 8", "from 16 up to 2048"]),
         (&[PROMPT, "--scheduler", "heun"],             &["heun", "pndm, ddim, euler"]),
         (&[PROMPT, "--noise", "white"],                &["white", "torch_cpu, philox"]),
-        (&[PROMPT, "--method", "magic"],               &["magic", "attend_and_excite, none"]),
+        (&[PROMPT, "--method", "magic"],               &["magic", "attend_and_excite, composable, none, structure, syngen"]),
         (&[PROMPT, "--method-params", "{"],            &["no JSON object"]),
         (&[PROMPT, "--method-params", "{\"gian\":1}"], &["method_params.gian", "gain"]),
         (&[PROMPT, "--seeds", "4..4"],                 &["range `4..4` is empty", "0..4"]),

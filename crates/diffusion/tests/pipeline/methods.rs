@@ -1,10 +1,13 @@
 //! The methods beside Attend-and-Excite: where they are nothing they are plain sampling, and what
 //! holds for it holds for them, too.
 
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
 use excite_diffusion::{Checkpoint, Outputs, Rendered, Run, Trace};
 use excite_jobs::Spec;
 
-use crate::{emoji, never, specs};
+use crate::{emoji, never, project, specs};
 
 const ALL: Outputs = Outputs { latents: true, maps: true };
 const PROMPT: &str = r#""prompt": "a cat and a red balloon", "seed": 3, "steps": 5"#;
@@ -104,4 +107,44 @@ fn a_subject_outside_all_phrases_has_no_score() {
     let rendered = render(&[of(line)]).remove(0);
     let scores = rendered.record.scores(4).unwrap();
     assert!(scores[0].is_nan() && scores[1] > 0., "{scores:?}");
+}
+
+/// Runs of ten steps beside the authors' formulas on diffusers' UNet
+/// (`tests/peers/make_methods_golden.py`).
+#[test]
+fn the_methods_are_their_authors() {
+    let path = project().join("tests/peers/golden/emoji_methods.safetensors");
+    let golden: HashMap<String, Tensor> =
+        candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let not = r#""method": "composable", "method_params": {"phrases": ["a cat",
+        {"text": "a red car", "weight": -2.5}]}"#;
+    for (name, method) in [
+        ("composable", r#""method": "composable""#),
+        ("composable_not", not),
+        ("structure", r#""method": "structure""#),
+        ("syngen", r#""method": "syngen""#),
+    ] {
+        let line =
+            format!(r#"{{"prompt": "a cat and a red car", "seed": 3, "steps": 10, {method}}}"#);
+        let rendered = render(&specs(&line)).remove(0);
+        let latents = rendered.record.latents();
+        let kept = [0, 1, 2, 5, latents.len() - 1].map(|step| &latents[step]);
+        let got = Tensor::stack(&kept, 0).unwrap();
+        let max = |t: &Tensor| {
+            let flat = t.abs().unwrap().flatten_all().unwrap();
+            flat.max(0).unwrap().to_scalar::<f32>().unwrap()
+        };
+        // Ten times what the reference moves by when its noise moves by a millionth.
+        let tolerance = (10. * max(&golden[&format!("{name}.moved")])).max(1e-3);
+        let difference = max(&(got - &golden[&format!("{name}.latents")]).unwrap());
+        println!("{name:>16} {difference:.1e} of {tolerance:.0e}");
+        assert!(difference <= tolerance, "{name}: {difference:e}");
+    }
+    let losses = golden["syngen.losses"].to_vec1::<f32>().unwrap();
+    let line = r#"{"prompt": "a cat and a red car", "seed": 3, "steps": 10, "method": "syngen"}"#;
+    let steps = render(&specs(line)).remove(0).record.steps().to_vec();
+    for (i, (step, want)) in steps.iter().zip(&losses).enumerate() {
+        assert!((step.loss - want).abs() < 1e-3, "step {i}: {}, not {want}", step.loss);
+    }
+    assert_eq!(steps.len(), losses.len());
 }
