@@ -1,3 +1,12 @@
 //! Whether images show what their prompts say: the metrics of the Attend-and-Excite paper.
 //!
 //! Not here: making the images (`excite_diffusion`), fetching them, the command line.
+
+pub mod clip;
+mod error;
+mod folder;
+pub mod preprocess;
+pub mod templates;
+mod transformer;
+
+pub use error::{Error, Result};
