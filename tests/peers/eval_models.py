@@ -58,9 +58,15 @@ CLIPS = {
 }
 """The small CLIPs. An end of text of 2 is what old configurations hold."""
 
+BLIP_WORDS = [
+    *"a picture of the and with on in two cat dog bird bear lion horse elephant monkey frog turtle rabbit mouse".split(),
+    *"red blue green gray backpack glasses crown suitcase chair balloon bow car bowl bench clock apple ##s ##ing , . '".split(),
+]
+"""The words of the small BLIPs."""
+
 BLIPS = {
-    "blip": {"seed": 11, "half": False, "end": 2.0},
-    "blip-long": {"seed": 12, "half": True, "end": -3.0},
+    "blip": {"seed": 16, "half": False, "end": 3.0, "activation": "gelu"},
+    "blip-quick": {"seed": 17, "half": True, "end": 3.0, "activation": "quick_gelu"},
 }
 """The small BLIPs, and what is added to the bias of the token that ends a caption."""
 
@@ -160,6 +166,53 @@ def clip_reference(folder, images, texts):
     return unit | {"scale": model.logit_scale.exp().reshape(1)}
 
 
+def make_blip(folder, options):
+    """Write a small BLIP with its words and its preprocessing; some weights are made so that captions differ by picture."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *BLIP_WORDS]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    config = BlipConfig(
+        text_config={
+            "vocab_size": len(words) + 2, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3,
+            "max_position_embeddings": 32, "bos_token_id": len(words), "sep_token_id": 3, "pad_token_id": 0, "layer_norm_eps": 1e-12,
+        },
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 24, "patch_size": 8,
+            "layer_norm_eps": 1e-3, "hidden_act": options["activation"],
+        },
+    )
+    torch.manual_seed(0)
+    model = BlipForConditionalGeneration(config)
+    fill(model, options["seed"])
+    # Otherwise a word, whose embedding is also the head's, calls for itself.
+    embeddings = model.text_decoder.bert.embeddings
+    embeddings.position_embeddings.weight.data *= 4
+    model.text_decoder.cls.predictions.transform.dense.weight.data *= 2
+    for layer in model.text_decoder.bert.encoder.layer:
+        layer.crossattention.output.dense.weight.data *= 1.5
+    model.text_decoder.cls.predictions.bias.data[3] += options["end"]
+    save(model, folder, options["half"])
+    write_json(folder / "preprocessor_config.json", {"size": {"height": 24, "width": 24}, "image_processor_type": "BlipImageProcessor"})
+
+
+@torch.no_grad()
+def blip_reference(folder, images):
+    """Token ids and text of the caption of each picture, made as LAVIS makes them."""
+    model = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    processor = BlipImageProcessorPil(**json.loads((folder / "preprocessor_config.json").read_text()))
+    prompt = "a picture of "
+    captions = []
+    for image in images:
+        pixels = processor(images=[image], return_tensors="pt")["pixel_values"]
+        tokens = tokenizer(prompt, return_tensors="pt").input_ids
+        found = model.generate(
+            pixel_values=pixels, input_ids=tokens, num_beams=3, do_sample=False, min_length=10, max_length=30, repetition_penalty=1.0
+        )[0].tolist()
+        text = tokenizer.decode(found, skip_special_tokens=True)
+        captions.append({"tokens": found, "text": text[len(prompt) :].strip()})
+    return captions
+
+
 def judge_reference(folder, golden):
     """The judge's embeddings and logits for pictures of golden runs."""
     images = [load_file(golden / f"{name}.safetensors")["image"] for name in GOLDEN]
@@ -195,11 +248,20 @@ def main():
         tensors |= {f"{name}.{key}": value for key, value in clip_reference(folder, images, TEXTS).items()}
     tensors |= {f"judge.{key}": value for key, value in judge_reference(args.judge, args.golden).items()}
 
+    for name, options in BLIPS.items():
+        folder = args.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        make_blip(folder, options)
+        words["captions"][name] = blip_reference(folder, images)
+
     versions = common.versions() | {"pillow": version("pillow")}
     save_file({name: t.contiguous() for name, t in tensors.items()}, args.out / "expected.safetensors", {"versions": json.dumps(versions)})
     write_json(args.out / "expected.json", words)
     for name, tensor in tensors.items():
         print(f"{name:<20} {list(tensor.shape)!s:<16} {tensor.min():+.4f} .. {tensor.max():+.4f}")
+    for name, captions in words["captions"].items():
+        for caption in captions:
+            print(f"{name:<12} {len(caption['tokens'])} tokens: {caption['text']}")
 
 
 if __name__ == "__main__":

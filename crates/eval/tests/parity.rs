@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use excite_diffusion::picture::Picture;
+use excite_eval::blip::Blip;
 use excite_eval::clip::{Clip, Embedding, Judge};
 use excite_eval::preprocess::{Class, Preprocess};
 use serde_json::Value;
@@ -153,6 +154,23 @@ fn the_judge_sees_what_transformers_sees() {
     }
 }
 
+#[test]
+fn captions_are_those_of_transformers_token_for_token() {
+    let expected = Expected::load();
+    let pictures = expected.pictures();
+    for (name, captions) in expected.words["captions"].as_object().unwrap() {
+        let blip = Blip::load(&data().join(name)).unwrap();
+        let texts = blip.caption(&pictures).unwrap();
+        let captions = captions.as_array().unwrap();
+        assert_eq!(texts.len(), captions.len());
+        for ((picture, text), caption) in pictures.iter().zip(texts).zip(captions) {
+            let tokens: Vec<u32> = serde_json::from_value(caption["tokens"].clone()).unwrap();
+            assert_eq!(blip.tokens(picture).unwrap(), tokens, "{name}: {}", caption["text"]);
+            assert_eq!(text, caption["text"].as_str().unwrap(), "{name}");
+        }
+    }
+}
+
 /// A copy of a folder of the test data in which a file's bytes were exchanged.
 fn broken(folder: &str, file: &str, with: Option<&[u8]>) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -215,4 +233,26 @@ fn a_clip_that_cannot_be_right_is_refused() {
     refuses(error, "picture_size", &["40 x 40", "24 x 24", "32 x 32"]);
     refuses(clip.caption(" \n").unwrap_err(), "empty_caption", &[]);
     refuses(Judge::load(&data().join("clip")).err().unwrap(), "model_unreadable", &["judge.json"]);
+}
+
+#[test]
+fn a_blip_that_cannot_be_right_is_refused() {
+    let load = |folder: &Path| Blip::load(folder).err().unwrap();
+    for file in ["config.json", "model.safetensors", "preprocessor_config.json", "vocab.txt"] {
+        refuses(load(broken("blip", file, None).path()), "model_unreadable", &[file]);
+    }
+    let other = |change: &dyn Fn(&mut Value), code, parts: &[&str]| {
+        let folder = broken("blip", "config.json", Some(&config("blip", change)));
+        refuses(load(folder.path()), code, parts);
+    };
+    let vqa = "BlipForQuestionAnswering";
+    other(&|c| c["architectures"] = vec![vqa].into(), "unsupported", &["architectures", vqa]);
+    other(&|c| c["text_config"]["max_position_embeddings"] = 29.into(), "model_config", &["29"]);
+    other(&|c| c["text_config"]["sep_token_id"] = 99.into(), "model_config", &["99"]);
+    other(&|c| c["vision_config"]["image_size"] = 20.into(), "model_config", &["20", "8"]);
+    other(&|c| c["text_config"]["num_hidden_layers"] = 1.into(), "weights_mismatch", &["layer.1"]);
+    // Words that know neither the prompt nor the special tokens.
+    let folder = broken("blip", "vocab.txt", Some(b"cat\n"));
+    refuses(load(folder.path()), "model_config", &["tokenizer"]);
+    refuses(load(&data().join("clip")), "unsupported", &["`clip`"]);
 }
