@@ -37,6 +37,12 @@ impl Picture {
         Self { width, height, pixels: colour.repeat(count) }
     }
 
+    /// From `3 * width * height` bytes, rows from the top; `None` if they are not so many, or none.
+    pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Option<Self> {
+        let count = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
+        (count > 0 && pixels.len() == count).then_some(Self { width, height, pixels })
+    }
+
     /// From values `[3, H, W]` in 0..1, rounded half to even as numpy rounds.
     ///
     /// # Errors
@@ -188,6 +194,15 @@ mod tests {
         assert_eq!(read.text("excite"), Some(texts[0].1));
         assert_eq!(read.text("parameters"), Some(texts[1].1));
         assert_eq!(read.text("other"), None);
+    }
+
+    #[test]
+    fn bytes_make_a_picture_if_they_are_as_many_as_it_has() {
+        let picture = Picture::from_rgb(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!((picture.get(0, 0), picture.get(1, 0)), ([1, 2, 3], [4, 5, 6]));
+        for (width, height, count) in [(2, 1, 5), (1, 2, 7), (0, 9, 0), (u32::MAX, u32::MAX, 3)] {
+            assert_eq!(Picture::from_rgb(width, height, vec![0; count]), None, "{width}x{height}");
+        }
     }
 
     #[test]
