@@ -6,7 +6,10 @@ pub mod blip;
 pub mod clip;
 mod error;
 mod folder;
+pub mod images;
 pub mod preprocess;
+pub mod scores;
+pub mod statistics;
 pub mod templates;
 mod transformer;
 
