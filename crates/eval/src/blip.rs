@@ -54,7 +54,10 @@ impl Blip {
     /// If a file is missing or malformed, if the model is no `BlipForConditionalGeneration`, or if
     /// the files do not belong together.
     pub fn load(folder: &Path) -> Result<Self> {
-        let folder = Folder::at(folder);
+        Self::of(&Folder::at(folder))
+    }
+
+    pub(crate) fn of(folder: &Folder) -> Result<Self> {
         folder.require("blip", "BlipForConditionalGeneration")?;
         let config: Config = folder.json("config.json")?;
         let (text, path) = (&config.text_config, folder.file("config.json"));
@@ -75,7 +78,7 @@ impl Blip {
             vision::Vision::load(&root.at("vision_model"), &config.vision_config, path.clone())?;
         let decoder = decoder::Decoder::load(&root.at("text_decoder"), text, seen, path)?;
         weights.require_all_taken()?;
-        let preprocess = Preprocess::load(folder.path(), Class::Blip)?;
+        let preprocess = Preprocess::of(folder, Class::Blip)?;
         Ok(Self { words, prompt, end: text.sep_token_id, preprocess, vision, decoder })
     }
 

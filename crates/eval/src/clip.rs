@@ -16,6 +16,7 @@ use excite_prompt::Tokenizer;
 use serde::Deserialize;
 
 pub use embedding::Embedding;
+pub(crate) use judge::{FILE as JUDGE, bundled};
 pub use judge::{Judge, Phrase};
 
 use crate::error::{Error, Result};
@@ -56,7 +57,10 @@ impl Clip {
     /// If a file is missing or malformed, if the model is no `CLIPModel`, or if the files do not
     /// belong together.
     pub fn load(folder: &Path) -> Result<Self> {
-        let folder = Folder::at(folder);
+        Self::of(&Folder::at(folder))
+    }
+
+    pub(crate) fn of(folder: &Folder) -> Result<Self> {
         folder.require("clip", "CLIPModel")?;
         let config: Config = folder.json("config.json")?;
         let special = match folder.has("special_tokens_map.json") {
@@ -81,7 +85,7 @@ impl Clip {
             let message = format!("it ends texts with {end}, which the model does not");
             return Err(wrong(message));
         }
-        let preprocess = Preprocess::load(folder.path(), Class::Clip)?;
+        let preprocess = Preprocess::of(folder, Class::Clip)?;
         Ok(Self { tokenizer, end, preprocess, text, vision, logit_scale })
     }
 

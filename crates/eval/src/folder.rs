@@ -1,4 +1,4 @@
-//! A transformers folder on disk: its configuration and its weights.
+//! A transformers folder, on disk or part of the program: its configuration and its weights.
 //!
 //! Weights are read whole and brought to f32, from `model.safetensors` or from the shards that
 //! `model.safetensors.index.json` names. A tensor is taken by name and shape; what was not taken
@@ -12,14 +12,22 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+/// Files that are part of the program, by name.
+pub(crate) type Embedded = &'static [(&'static str, &'static [u8])];
+
 /// A folder as transformers' `save_pretrained` writes it.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Instead of those on disk.
+    embedded: Option<Embedded>,
+}
 
 #[derive(Deserialize)]
 struct Kind {
@@ -36,23 +44,36 @@ struct Index {
 
 impl Folder {
     pub(crate) fn at(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self { path: path.to_owned(), embedded: None }
+    }
+
+    /// Of the program, with a name for messages.
+    pub(crate) fn embedded(name: &str, files: Embedded) -> Self {
+        Self { path: name.into(), embedded: Some(files) }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.file(name).is_file()
+        match self.embedded {
+            Some(files) => files.iter().any(|(found, _)| *found == name),
+            None => self.file(name).is_file(),
+        }
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.file(name);
+        if let Some(files) = self.embedded {
+            let file = files.iter().find(|(found, _)| *found == name);
+            let missing = || Error::Read { path, source: std::io::ErrorKind::NotFound.into() };
+            return file.map(|(_, bytes)| bytes.to_vec()).ok_or_else(missing);
+        }
         std::fs::read(&path).map_err(|source| Error::Read { path, source })
     }
 
@@ -81,6 +102,18 @@ impl Folder {
             }
             _ => Ok(()),
         }
+    }
+
+    /// SHA-256 of its configuration and weights, 12 hexadecimal digits: what its figures are of.
+    pub(crate) fn digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for name in ["config.json", "preprocessor_config.json", "judge.json", WEIGHTS, INDEX] {
+            if self.has(name) {
+                hash.update(name);
+                hash.update(self.bytes(name)?);
+            }
+        }
+        Ok(format!("{:x}", hash.finalize()).get(..12).unwrap_or_default().to_owned())
     }
 
     pub(crate) fn weights(&self) -> Result<Weights> {

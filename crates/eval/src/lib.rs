@@ -7,6 +7,7 @@ pub mod clip;
 mod error;
 mod folder;
 pub mod images;
+pub mod measure;
 pub mod preprocess;
 pub mod scores;
 pub mod statistics;

@@ -136,7 +136,10 @@ impl Preprocess {
     /// # Errors
     /// If the file is missing, is malformed or asks for a step that is not done here.
     pub fn load(folder: &Path, class: Class) -> Result<Self> {
-        let folder = Folder::at(folder);
+        Self::of(&Folder::at(folder), class)
+    }
+
+    pub(crate) fn of(folder: &Folder, class: Class) -> Result<Self> {
         let config: Config = folder.json(FILE)?;
         let unsupported = |field: &str, value: String, remedy: &str| Error::Unsupported {
             path: folder.file(FILE),

@@ -5,13 +5,41 @@
 
 use std::path::Path;
 
+use excite_prompt::{CLIP_MERGES, CLIP_VOCAB};
 use serde::Deserialize;
 
 use super::{Clip, Embedding};
 use crate::error::{Error, Result};
-use crate::folder::Folder;
+use crate::folder::{Embedded, Folder};
 
-const FILE: &str = "judge.json";
+pub(crate) const FILE: &str = "judge.json";
+
+/// Its name.
+pub(crate) const BUNDLED: &str = "emoji-clip";
+
+macro_rules! files {
+    ($($file:literal),+ $(,)?) => {
+        &[
+            ("vocab.json", CLIP_VOCAB),
+            ("merges.txt", CLIP_MERGES),
+            $((
+                $file,
+                include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji-clip/", $file)),
+            )),+
+        ]
+    };
+}
+
+pub(crate) fn bundled() -> Folder {
+    let files: Embedded = files!(
+        "config.json",
+        "judge.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "special_tokens_map.json",
+    );
+    Folder::embedded(BUNDLED, files)
+}
 
 #[derive(Deserialize)]
 struct Line {
@@ -36,14 +64,25 @@ impl Judge {
     /// # Errors
     /// As [`Clip::load`], or if `judge.json` is missing or malformed.
     pub fn load(folder: &Path) -> Result<Self> {
-        let files = Folder::at(folder);
+        Self::of(&Folder::at(folder))
+    }
+
+    /// The judge of the bundled model, which is part of the program (`models/emoji-clip`).
+    ///
+    /// # Errors
+    /// If the program is damaged.
+    pub fn bundled() -> Result<Self> {
+        Self::of(&bundled())
+    }
+
+    pub(crate) fn of(files: &Folder) -> Result<Self> {
         let line: Line = files.json(FILE)?;
         if !(line.logit_scale > 0. && line.logit_bias.is_finite()) {
             let (scale, bias) = (line.logit_scale, line.logit_bias);
             let message = format!("`logit_scale` {scale} and `logit_bias` {bias} decide nothing");
             return Err(Error::Malformed { path: files.file(FILE), message });
         }
-        Ok(Self { clip: Clip::load(folder)?, line })
+        Ok(Self { clip: Clip::of(files)?, line })
     }
 
     /// The CLIP inside, which makes the embeddings of pictures.
