@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use excite_prompt::{PaperPrompt, paper_prompts};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use read::{Image, read};
 
@@ -76,7 +76,7 @@ pub struct Found {
 }
 
 /// What is not as it should be, and left out if it is an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "problem", rename_all = "snake_case")]
 pub enum Problem {
     /// An image that cannot be read.
@@ -137,13 +137,22 @@ pub enum Problem {
     UnequalCounts {
         /// The method.
         method: String,
-        /// Prompts with so many images.
-        counts: BTreeMap<usize, usize>,
+        /// How many have how many, the most images first.
+        counts: Vec<Count>,
     },
 }
 
-fn told(counts: &BTreeMap<usize, usize>) -> String {
-    let parts = counts.iter().rev().map(|(images, prompts)| format!("{prompts} have {images}"));
+/// Prompts with the same number of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Of each.
+    pub images: usize,
+    /// Such prompts.
+    pub prompts: usize,
+}
+
+fn told(counts: &[Count]) -> String {
+    let parts = counts.iter().map(|c| format!("{} have {}", c.prompts, c.images));
     parts.collect::<Vec<_>>().join(", ")
 }
 
@@ -233,6 +242,8 @@ fn unequal(entries: &[Entry]) -> Vec<Problem> {
             *counts.entry(images).or_insert(0) += 1;
         }
         if counts.len() > 1 {
+            let count = |(images, prompts)| Count { images, prompts };
+            let counts = counts.into_iter().rev().map(count).collect();
             problems.push(Problem::UnequalCounts { method: method.to_owned(), counts });
         }
     }

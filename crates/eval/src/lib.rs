@@ -9,6 +9,7 @@ mod folder;
 pub mod images;
 pub mod measure;
 pub mod preprocess;
+pub mod report;
 pub mod scores;
 pub mod statistics;
 pub mod templates;
