@@ -3,6 +3,7 @@
 mod batch;
 mod compute;
 mod dead;
+mod eval;
 mod serve;
 mod server;
 mod submit;
@@ -23,6 +24,7 @@ use crate::prompt_set::PromptSet;
 pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
 pub(crate) use compute::ComputeArgs;
 pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
+pub(crate) use eval::{EvalArgs, EvalCommand, MetricArgs, PaperArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
 pub(crate) use submit::{Format, SubmitArgs};
@@ -49,6 +51,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Model(ModelCommand),
     Parity(ParityArgs),
+    Eval(Box<EvalArgs>),
     Serve(ServeArgs),
     Submit(Box<SubmitArgs>),
     #[command(subcommand)]
@@ -68,6 +71,7 @@ impl Command {
             // With a number it starts itself again.
             Self::Generate(args) => args.threads.is_none(),
             Self::Explain(_) | Self::Parity(_) | Self::Serve(_) | Self::Doctor(_) => true,
+            Self::Eval(_) => true,
             Self::Model(command) => matches!(command, ModelCommand::Check(_)),
             Self::Submit(_) | Self::Batch(_) | Self::Dead(_) | Self::Token(_) => false,
             Self::Completions(_) => false,
@@ -100,6 +104,7 @@ impl Cli {
             Command::Model(ModelCommand::Pull(args)) => args.json,
             Command::Model(ModelCommand::Push(args)) => args.json,
             Command::Parity(args) => args.json,
+            Command::Eval(args) => args.json(),
             Command::Serve(args) => args.json,
             Command::Submit(args) => args.json,
             Command::Batch(command) => command.json(),
@@ -132,7 +137,7 @@ makes only what is missing.
 Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 some images failed, 130 interrupted.";
 
 /// What an image is, beside its prompt and seed
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ImageArgs {
     /// Denoising steps [default: 50]
     #[arg(long, value_name = "N")]
@@ -241,6 +246,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "METHODS", num_args = 0..=1, default_missing_value = "")]
     pub(crate) compare: Option<String>,
 
+    /// Make each image with each of these methods
+    #[arg(long, value_name = "METHODS", value_parser = submit::methods, conflicts_with_all = ["compare", "method"])]
+    pub(crate) methods: Option<String>,
+
     /// Write latents, losses and maps of every step as safetensors (one image only)
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
@@ -260,6 +269,9 @@ impl GenerateArgs {
     /// # Errors
     /// If one is no method.
     pub(crate) fn compared(&mut self) -> Result<Option<Vec<MethodName>>, String> {
+        if let Some(text) = &self.methods {
+            return MethodName::list(text).map(Some);
+        }
         let Some(text) = &mut self.compare else { return Ok(None) };
         // No list of methods has spaces in words: what follows `--compare` is the prompt then.
         if text.trim().contains(' ') && MethodName::list(text).is_err() {

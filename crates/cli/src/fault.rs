@@ -112,6 +112,13 @@ impl From<excite_diffusion::Error> for Fault {
     }
 }
 
+impl From<excite_eval::Error> for Fault {
+    fn from(error: excite_eval::Error) -> Self {
+        let (code, remedy) = error.advice();
+        Self::new(Status::Failed, code, with_causes(&error), remedy)
+    }
+}
+
 impl From<excite_hub::Error> for Fault {
     fn from(error: excite_hub::Error) -> Self {
         let (code, remedy) = error.advice();
@@ -124,7 +131,7 @@ impl From<excite_hub::Error> for Fault {
 }
 
 /// An error's message and those of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

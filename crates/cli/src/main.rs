@@ -5,6 +5,7 @@ mod batch;
 mod client;
 mod dead;
 mod doctor;
+mod eval;
 mod explain;
 mod fault;
 mod files;
@@ -63,6 +64,7 @@ fn run(cli: Cli) -> Result<Status, Fault> {
         Command::Explain(args) => explain::run(&args, &printer, &interrupted),
         Command::Model(command) => model::run(&command, &printer, &interrupted),
         Command::Parity(args) => parity::run(&args, &printer, &interrupted),
+        Command::Eval(args) => eval::run(&args, &printer, &interrupted),
         Command::Serve(args) => serve::run(&args, &printer),
         Command::Submit(args) => submit::run(&args, &printer, &interrupted),
         Command::Batch(command) => batch::run(&command, &printer, &interrupted),

@@ -23,6 +23,11 @@ impl Printer {
         Self { json, deaf: AtomicBool::new(false) }
     }
 
+    /// Prints no results: another command shows what comes of them.
+    pub(crate) fn silent() -> Self {
+        Self { json: false, deaf: AtomicBool::new(true) }
+    }
+
     /// A result for people.
     pub(crate) fn result(&self, line: &str) {
         if !self.json {

@@ -66,7 +66,7 @@ impl Blip {
             let message = format!("`max_position_embeddings` is {positions}, less than {max}");
             return Err(Error::Malformed { path, message });
         }
-        let words = words::Words::load(&folder)?;
+        let words = words::Words::load(folder)?;
         let prompt = [&[text.bos_token_id], &words.encode(PROMPT)?[..]].concat();
         if prompt.len() >= LENGTHS.min || prompt.iter().any(|id| *id as usize >= text.vocab_size) {
             let message = format!("`{PROMPT}` is {prompt:?} for it");

@@ -5,15 +5,17 @@
 //! images, and what the figures come to (`report`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture::Picture;
+use rayon::prelude::*;
 
 use crate::blip::Blip;
 use crate::clip::{self, Clip, Embedding, Judge, Phrase};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::folder::Folder;
-use crate::images::Entry;
+use crate::images::{Entry, ImagesError, read};
 use crate::scores::{Presence, Score};
 use crate::templates::split;
 
@@ -101,10 +103,9 @@ impl Meter {
         }
         let Eye::Judges(judge) = &self.eye else { return Ok(()) };
         for subject in &entry.subjects {
-            let phrase = phrase_of(&subject.word);
-            if !self.phrases.contains_key(&phrase) {
-                let texts = judge.phrase(&phrase)?;
-                self.phrases.insert(phrase, texts);
+            if let Slot::Vacant(slot) = self.phrases.entry(phrase_of(&subject.word)) {
+                let texts = judge.phrase(slot.key())?;
+                slot.insert(texts);
             }
         }
         Ok(())
@@ -139,6 +140,35 @@ impl Meter {
         }
         Ok(score)
     }
+
+    /// Reads and measures images, on all cores; one result an image, in their order.
+    pub fn scores(&mut self, entries: &[&Entry]) -> Vec<Result<Score, MeasureError>> {
+        let prepared: Vec<Result<()>> = entries.iter().map(|entry| self.prepare(entry)).collect();
+        let meter = &*self;
+        let score = |(entry, prepared): (&&Entry, Result<()>)| {
+            prepared?;
+            let image = read(&entry.path)?;
+            if image.sha256 != entry.sha256 {
+                return Err(MeasureError::Changed(entry.name.clone()));
+            }
+            Ok(meter.score(entry, &image.picture)?)
+        };
+        entries.par_iter().zip(prepared).map(score).collect()
+    }
+}
+
+/// Why an image was not measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImagesError),
+    /// A model failed.
+    #[error(transparent)]
+    Model(#[from] Error),
+    /// It is not the image that was found.
+    #[error("`{0}` was changed meanwhile: run the evaluation again")]
+    Changed(String),
 }
 
 /// In the paper's wording, which the bundled judge was trained with: the article is always "a".

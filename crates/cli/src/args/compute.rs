@@ -5,7 +5,7 @@ use excite_diffusion::{Compute, DeviceChoice, Precision};
 
 use crate::fault::Fault;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {
     /// What to compute on: auto (a GPU if there is one), cpu, cuda (the first GPU) or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]

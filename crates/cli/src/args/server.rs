@@ -3,7 +3,7 @@
 use clap::Args;
 
 /// Where the dispatcher is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
     /// Address of the dispatcher [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", env = "EXCITE_SERVER", hide_env_values = true)]

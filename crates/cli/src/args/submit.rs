@@ -174,12 +174,12 @@ impl SubmitArgs {
 }
 
 /// Seeds are checked here, and travel as they were written.
-fn seeds(text: &str) -> Result<String, String> {
+pub(super) fn seeds(text: &str) -> Result<String, String> {
     text.parse::<Seeds>().map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 /// Checked here, too, and travel as they were written.
-fn methods(text: &str) -> Result<String, String> {
+pub(super) fn methods(text: &str) -> Result<String, String> {
     MethodName::list(text).map(|_| text.to_owned())
 }
 
