@@ -1,7 +1,6 @@
 //! CLIP as the judge of pictures against texts: transformers' `CLIPModel` from its folder.
 //!
-//! Each picture and each text goes through its tower alone, in f32 on the CPU, so an embedding has
-//! the same bits whatever was asked together with it. Not here: which texts stand for a prompt
+//! In f32 on the CPU, and an embedding has the same bits whatever was asked together with it. Not here: which texts stand for a prompt
 //! (`templates`), what is averaged over images.
 
 mod embedding;
@@ -9,7 +8,7 @@ mod judge;
 mod text;
 mod vision;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use excite_diffusion::picture::Picture;
 use excite_prompt::Tokenizer;
@@ -40,6 +39,7 @@ fn projection_dim() -> usize {
 
 /// A CLIP: both towers, the tokenizer and the steps in front of the vision tower.
 pub struct Clip {
+    folder: PathBuf,
     tokenizer: Tokenizer,
     /// Ends each text.
     end: u32,
@@ -86,7 +86,15 @@ impl Clip {
             return Err(wrong(message));
         }
         let preprocess = Preprocess::of(folder, Class::Clip)?;
-        Ok(Self { tokenizer, end, preprocess, text, vision, logit_scale })
+        Ok(Self {
+            folder: folder.path().to_owned(),
+            tokenizer,
+            end,
+            preprocess,
+            text,
+            vision,
+            logit_scale,
+        })
     }
 
     /// The embeddings of pictures, in their order.
@@ -106,31 +114,29 @@ impl Clip {
         Embedding::of(&self.vision.feature(&pixels)?, "a picture")
     }
 
-    /// The embeddings of texts as they are, in their order. What does not fit into the model's
-    /// context is cut off.
+    /// The embeddings of texts as they are, in their order; many at once take less time. What does
+    /// not fit into the model's context is cut off.
     ///
     /// # Errors
     /// If a text cannot be encoded.
     pub fn texts(&self, texts: &[String]) -> Result<Vec<Embedding>> {
-        texts.iter().map(|text| self.text(text)).collect()
+        let ids = texts.iter().map(|text| self.ids(text)).collect::<Result<Vec<_>>>()?;
+        let features = self.text.features(&ids, self.end)?;
+        let named = features.iter().zip(texts);
+        named.map(|(feature, text)| Embedding::of(feature, &format!("the text `{text}`"))).collect()
     }
 
-    /// The embedding of a text.
-    ///
-    /// # Errors
-    /// As [`Clip::texts`].
-    pub fn text(&self, text: &str) -> Result<Embedding> {
-        let what = || format!("the text `{text}`");
-        let encoding = self
-            .tokenizer
-            .encode(text)
-            .map_err(|e| Error::Tokenizer { path: what().into(), message: e.to_string() })?;
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode(text).map_err(|e| Error::Tokenizer {
+            path: self.folder.clone(),
+            message: format!("`{text}`: {e}"),
+        })?;
         let mut ids = encoding.ids[..=encoding.eot].to_vec();
         if ids.len() > self.text.positions() {
             ids.truncate(self.text.positions() - 1);
             ids.push(self.end);
         }
-        Embedding::of(&self.text.feature(&ids, self.end)?, &what())
+        Ok(ids)
     }
 
     /// The embedding of a prompt: the mean over the 80 templates.
@@ -149,7 +155,8 @@ impl Clip {
         if caption.trim().is_empty() {
             return Err(Error::EmptyCaption);
         }
-        self.text(caption)
+        let mut embeddings = self.texts(&[caption.to_owned()])?;
+        embeddings.pop().ok_or(Error::EmptyCaption)
     }
 
     /// What the model multiplies cosines with in front of its softmax.

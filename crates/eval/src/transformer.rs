@@ -1,9 +1,9 @@
 //! The layers that CLIP's two towers and BLIP's vision tower have in common: blocks with their
-//! norms in front, on one sequence `[n, d]`.
+//! norms in front, on sequences one below the other in `[rows, d]`.
 //!
-//! Sequences are never stacked into a batch: the inner sums of a matrix product may be split by
-//! its number of rows, and a picture's figures must not depend on its neighbours. No gradients
-//! here, so softmax and layer norm are candle's fused ones. Own code instead of
+//! The inner sums of a matrix product may be split by its number of rows, and a figure must not
+//! depend on what was computed together with it: a caller always gives the same number of rows.
+//! No gradients here, so softmax and layer norm are candle's fused ones. Own code instead of
 //! `candle-transformers`: that has CLIP with one activation and one epsilon only and a BLIP whose
 //! cached keys cannot follow their beams, for 19 s more of a debug build and 200 s of a release.
 
@@ -80,10 +80,18 @@ impl Stack {
         Ok(Self((0..sizes.layers).map(block).collect::<crate::Result<_>>()?))
     }
 
-    /// `[n, d]` to the same; `mask` is added to the scores `[n, n]`.
-    pub(crate) fn forward(&self, x: Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        self.0.iter().try_fold(x, |x, block| block.forward(&x, mask))
+    /// `[rows, d]` to the same. Each sequence reads itself; rows behind the last one are padding.
+    pub(crate) fn forward(&self, x: Tensor, sequences: &[Sequence]) -> Result<Tensor> {
+        self.0.iter().try_fold(x, |x, block| block.forward(&x, sequences))
     }
+}
+
+/// Rows that read one another.
+pub(crate) struct Sequence {
+    /// How many, behind those of the sequence in front.
+    pub(crate) rows: usize,
+    /// Added to the scores `[rows, rows]`.
+    pub(crate) mask: Option<Tensor>,
 }
 
 struct Block {
@@ -127,20 +135,30 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let x = (x + self.attend(&self.norm1.forward(x)?, mask)?)?;
+    fn forward(&self, x: &Tensor, sequences: &[Sequence]) -> Result<Tensor> {
+        let x = (x + self.attend(&self.norm1.forward(x)?, sequences)?)?;
         let h = self.fc1.forward(&self.norm2.forward(&x)?)?;
         x + self.fc2.forward(&self.sizes.activation.forward(&h)?)?
     }
 
-    fn attend(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let (n, d) = x.dims2()?;
+    fn attend(&self, x: &Tensor, sequences: &[Sequence]) -> Result<Tensor> {
+        let (rows, d) = x.dims2()?;
         let (heads, size) = (self.sizes.heads, d / self.sizes.heads);
-        // [n, 3d] to [3, heads, n, size]
-        let qkv = self.qkv.forward(x)?.reshape((n, 3, heads, size))?.permute((1, 2, 0, 3))?;
-        let part = |i| qkv.get(i)?.contiguous();
-        let (query, key, value) = ((part(0)? / (size as f64).sqrt())?, part(1)?, part(2)?);
-        attention(&query, &key, &value, mask)?.apply(&self.out)
+        // [rows, 3d] to [3, heads, rows, size]
+        let qkv = self.qkv.forward(x)?.reshape((rows, 3, heads, size))?.permute((1, 2, 0, 3))?;
+        let mut read = Vec::with_capacity(sequences.len() + 1);
+        let mut start = 0;
+        for sequence in sequences {
+            let own = qkv.narrow(2, start, sequence.rows)?;
+            let part = |i| own.get(i)?.contiguous();
+            let (query, key, value) = ((part(0)? / (size as f64).sqrt())?, part(1)?, part(2)?);
+            read.push(attention(&query, &key, &value, sequence.mask.as_ref())?);
+            start += sequence.rows;
+        }
+        if start < rows {
+            read.push(Tensor::zeros((rows - start, d), x.dtype(), x.device())?);
+        }
+        Tensor::cat(&read, 0)?.apply(&self.out)
     }
 }
 

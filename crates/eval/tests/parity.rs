@@ -118,6 +118,7 @@ fn an_embedding_has_the_same_bits_alone_and_in_company() {
     let expected = Expected::load();
     let clip = Clip::load(&data().join("clip")).unwrap();
     let (pictures, texts) = (expected.pictures(), expected.strings("texts"));
+    assert_eq!(clip.texts(&[]).unwrap(), []);
     let together = (clip.images(&pictures).unwrap(), clip.texts(&texts).unwrap());
     for (picture, embedding) in pictures.iter().zip(together.0) {
         assert_eq!(clip.images(std::slice::from_ref(picture)).unwrap(), [embedding]);

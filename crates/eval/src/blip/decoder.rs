@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::{LayerNorm, Linear, Module};
 use serde::Deserialize;
 
@@ -82,7 +82,7 @@ struct Residual {
     norm: LayerNorm,
 }
 
-/// What a decoder has read for the beams of one picture.
+/// What a decoder has read for the beams of one picture: first the prompt, then one token a time.
 pub(super) struct Memory {
     /// Of each layer: the picture's keys and values, `[heads, patches, size]`.
     picture: Vec<(Tensor, Tensor)>,
@@ -175,26 +175,17 @@ impl Decoder {
         let mut x = self.norm.forward(&(self.words.index_select(&ids, 0)? + positions)?)?;
         let mut read = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            let before = match memory.read.get(i) {
-                Some((key, value)) => {
-                    Some((key.index_select(&follows, 0)?, value.index_select(&follows, 0)?))
-                }
-                None => None,
-            };
-            let (key, value) =
-                (self.own(&layer.key, &x, beams)?, self.own(&layer.value, &x, beams)?);
-            let (key, value) = match before {
-                Some((k, v)) => (Tensor::cat(&[k, key], 2)?, Tensor::cat(&[v, value], 2)?),
-                None => (key, value),
-            };
+            let mut key = self.own(&layer.key, &x, beams)?;
+            let mut value = self.own(&layer.value, &x, beams)?;
+            if let Some((old_key, old_value)) = memory.read.get(i) {
+                key = Tensor::cat(&[old_key.index_select(&follows, 0)?, key], 2)?;
+                value = Tensor::cat(&[old_value.index_select(&follows, 0)?, value], 2)?;
+            }
+            let query = self.own(&layer.query, &x, beams)?;
+            x = layer.own.add(&x, &self.attend(&query, &key, &value)?)?;
             x = layer
-                .own
-                .add(&x, &self.attend(&self.own(&layer.query, &x, beams)?, &key, &value)?)?;
-            let query = self.scaled(&layer.cross_query.forward(&x)?)?;
-            let query = query.reshape((beams * n, self.sizes.heads, self.size()))?;
-            let (seen_key, seen_value) = &memory.picture[i];
-            let query = query.transpose(0, 1)?.contiguous()?;
-            x = layer.cross.add(&x, &attention(&query, seen_key, seen_value, None)?)?;
+                .cross
+                .add(&x, &self.attend_to(&memory.picture[i], &layer.cross_query, &x)?)?;
             let inner = self.sizes.activation.forward(&layer.inner.forward(&x)?)?;
             x = layer.outer.add(&x, &inner)?;
             read.push((key, value));
@@ -230,8 +221,20 @@ impl Decoder {
         if n > 1 {
             scores = scores.broadcast_add(&causal(n, query.device())?)?;
         }
-        let read = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(value)?;
+        let read = candle_nn::ops::softmax_last_dim(&scores)?.matmul(value)?;
         read.transpose(1, 2)?.reshape((beams * n, self.sizes.width))
+    }
+
+    /// What `[rows, d]` read from keys and values of a picture, `[rows, d]`.
+    fn attend_to(
+        &self,
+        (key, value): &(Tensor, Tensor),
+        query: &Linear,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let query = self.scaled(&query.forward(x)?)?;
+        let query = query.reshape((x.dims2()?.0, self.sizes.heads, self.size()))?;
+        attention(&query.transpose(0, 1)?.contiguous()?, key, value, None)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::folder::Scope;
-use crate::transformer::{Activation, Sizes, Stack, layer_norm, patches};
+use crate::transformer::{Activation, Sequence, Sizes, Stack, layer_norm, patches};
 
 /// `vision_config`, with transformers' defaults.
 #[derive(Deserialize)]
@@ -93,6 +93,7 @@ impl Vision {
     pub(super) fn states(&self, pixels: &Tensor) -> Result<Tensor> {
         let patches = self.patch.forward(&patches(pixels, self.patch_side)?)?;
         let x = (Tensor::cat(&[&self.class, &patches], 0)? + &self.positions)?;
-        self.post_norm.forward(&self.stack.forward(x, None)?)
+        let all = Sequence { rows: x.dims()[0], mask: None };
+        self.post_norm.forward(&self.stack.forward(x, &[all])?)
     }
 }

@@ -56,7 +56,7 @@ pub struct Judge {
 
 /// A phrase as the judge compares it.
 #[derive(Debug, Clone)]
-pub struct Phrase([Embedding; 4]);
+pub struct Phrase(Vec<Embedding>);
 
 impl Judge {
     /// From a CLIP's folder with a `judge.json`.
@@ -101,13 +101,13 @@ impl Judge {
             format!("a picture of {phrase}."),
             format!("{phrase}."),
         ];
-        let [one, two, three, four] = texts.each_ref().map(|text| self.clip.text(text));
-        Ok(Phrase([one?, two?, three?, four?]))
+        Ok(Phrase(self.clip.texts(&texts)?))
     }
 
     /// The logit of the phrase for a picture: it holds where the logit is above 0.
     pub fn presence(&self, picture: &Embedding, phrase: &Phrase) -> f32 {
-        let similarity: f32 = phrase.0.iter().map(|text| picture.cosine(text)).sum::<f32>() / 4.;
+        let cosines = phrase.0.iter().map(|text| picture.cosine(text));
+        let similarity = cosines.sum::<f32>() / phrase.0.len() as f32;
         self.line.logit_scale * similarity + self.line.logit_bias
     }
 }

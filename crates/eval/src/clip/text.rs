@@ -1,14 +1,16 @@
-//! CLIP's text tower: token ids to a feature.
+//! CLIP's text tower: token ids to features.
+//!
+//! Short texts share a pass of always the same number of rows: most of a pass is reading weights.
 
 use std::path::PathBuf;
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use candle_nn::{LayerNorm, Linear, Module};
 use serde::Deserialize;
 
 use crate::error::Error;
 use crate::folder::Scope;
-use crate::transformer::{Activation, Sizes, Stack, causal, layer_norm};
+use crate::transformer::{Activation, Sequence, Sizes, Stack, causal, layer_norm};
 
 /// `text_config`, with transformers' defaults.
 #[derive(Deserialize)]
@@ -44,6 +46,8 @@ impl Default for Config {
 /// Configurations from before transformers 4.31 name this end of text, whatever their tokenizer
 /// writes; then the largest id is taken for the end.
 const OLD_END: u32 = 2;
+/// Tokens of a pass, unless a model takes longer texts.
+const ROWS: usize = 128;
 
 pub(super) struct Text {
     /// `[vocab, d]`
@@ -105,15 +109,47 @@ impl Text {
         self.end == end || self.end == OLD_END
     }
 
-    /// The feature `[projected]` of a text. The mask is causal and the feature is read at the end
-    /// of the text, so what stands behind the first `end` changes nothing and is left out.
-    pub(super) fn feature(&self, ids: &[u32], end: u32) -> Result<Tensor> {
-        let n = 1 + ids.iter().position(|id| *id == end).unwrap_or(ids.len() - 1);
+    /// The feature `[projected]` of each text. The mask is causal and a feature is read at the end of
+    /// its text, so what stands behind the first `end` changes nothing and is left out.
+    pub(super) fn features(&self, texts: &[Vec<u32>], end: u32) -> Result<Vec<Tensor>> {
+        let mut features = Vec::with_capacity(texts.len());
+        let mut together: Vec<&[u32]> = Vec::new();
+        for ids in texts {
+            let n = ids.iter().position(|id| *id == end).map_or(ids.len(), |at| at + 1);
+            if together.iter().map(|ids| ids.len()).sum::<usize>() + n > self.rows() {
+                features.extend(self.pass(&together)?);
+                together.clear();
+            }
+            together.push(&ids[..n]);
+        }
+        features.extend(self.pass(&together)?);
+        Ok(features)
+    }
+
+    fn rows(&self) -> usize {
+        ROWS.max(self.positions())
+    }
+
+    fn pass(&self, texts: &[&[u32]]) -> Result<Vec<Tensor>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
         let device = self.tokens.device();
-        let ids = Tensor::from_slice(&ids[..n], n, device)?;
-        let x = (self.tokens.index_select(&ids, 0)? + self.positions.narrow(0, 0, n)?)?;
-        let states = self.stack.forward(x, Some(&causal(n, device)?))?;
-        let last = self.final_norm.forward(&states.narrow(0, n - 1, 1)?.contiguous()?)?;
-        self.projection.forward(&last)?.squeeze(0)
+        let ids = texts.concat();
+        let sequence =
+            |ids: &&[u32]| Ok(Sequence { rows: ids.len(), mask: Some(causal(ids.len(), device)?) });
+        let sequences = texts.iter().map(sequence).collect::<Result<Vec<_>>>()?;
+        let places: Vec<u32> = texts.iter().flat_map(|ids| 0..ids.len() as u32).collect();
+        let places = self.positions.index_select(&Tensor::new(places, device)?, 0)?;
+        let padding = self.rows() - ids.len();
+        let x = (self.tokens.index_select(&Tensor::new(ids, device)?, 0)? + places)?;
+        let states = self.stack.forward(x.pad_with_zeros(0, 0, padding)?, &sequences)?;
+        let mut behind = 0;
+        let feature = |ids: &&[u32]| {
+            behind += ids.len();
+            let last = states.narrow(0, behind - 1, 1)?.contiguous()?;
+            self.projection.forward(&self.final_norm.forward(&last)?)?.squeeze(D::Minus2)
+        };
+        texts.iter().map(feature).collect()
     }
 }

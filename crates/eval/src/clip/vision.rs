@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::folder::Scope;
-use crate::transformer::{Activation, Sizes, Stack, layer_norm, patches};
+use crate::transformer::{Activation, Sequence, Sizes, Stack, layer_norm, patches};
 
 /// `vision_config`, with transformers' defaults.
 #[derive(Deserialize)]
@@ -107,7 +107,8 @@ impl Vision {
     pub(super) fn feature(&self, pixels: &Tensor) -> Result<Tensor> {
         let patches = self.patch.forward(&patches(pixels, self.patch_side)?)?;
         let x = (Tensor::cat(&[&self.class, &patches], 0)? + &self.positions)?;
-        let states = self.stack.forward(self.pre_norm.forward(&x)?, None)?;
+        let all = Sequence { rows: x.dims()[0], mask: None };
+        let states = self.stack.forward(self.pre_norm.forward(&x)?, &[all])?;
         let class = self.post_norm.forward(&states.narrow(0, 0, 1)?.contiguous()?)?;
         self.projection.forward(&class)?.squeeze(0)
     }
