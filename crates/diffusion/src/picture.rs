@@ -4,7 +4,7 @@
 //! the given texts is written. Drawings ([`heat`], [`sheet`], [`chart`]) are pictures too.
 
 pub mod chart;
-mod draw;
+pub mod draw;
 pub mod heat;
 mod metadata;
 pub mod sheet;

@@ -55,7 +55,7 @@ const NOTE_ROWS: usize = 3;
 
 /// Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that is
 /// too pale on white.
-const COLOURS: [[u8; 3]; 7] = [
+pub const COLOURS: [[u8; 3]; 7] = [
     [0, 114, 178],
     [213, 94, 0],
     [0, 158, 115],
@@ -314,7 +314,7 @@ impl Frame {
 }
 
 /// The next 1, 2 or 5 times a power of ten, or 1 for zero.
-fn round_step(least: f64) -> f64 {
+pub fn round_step(least: f64) -> f64 {
     if least <= 0. {
         return 1.;
     }
@@ -324,7 +324,7 @@ fn round_step(least: f64) -> f64 {
 }
 
 /// The label of a tick with the decimals its step needs.
-fn number(tick: i64, step: f64) -> String {
+pub fn number(tick: i64, step: f64) -> String {
     let value = tick as f64 * step;
     if tick != 0 && !(1e-4..1e5).contains(&step) {
         return format!("{value:.1e}");

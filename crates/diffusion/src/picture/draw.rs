@@ -1,4 +1,5 @@
-//! What the drawings share: text, lines, scaling, pasting and the colour map.
+//! What the drawings share, here and in other crates: text, lines, scaling, pasting and the colour
+//! map.
 //!
 //! Places are pixels from the top left and may lie outside, where nothing is drawn, so drawing
 //! cannot fail. What a drawing shows is not decided here: see `heat`, `sheet` and `chart`.
@@ -15,20 +16,27 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::primitives::{
     Line, Primitive, PrimitiveStyle, Rectangle, Styled, StyledDrawable,
 };
-use embedded_graphics::text::{Alignment, Baseline, Text, TextStyleBuilder};
+pub use embedded_graphics::text::Alignment;
+use embedded_graphics::text::{Baseline, Text, TextStyleBuilder};
 
 use super::Picture;
 
-pub(super) const WHITE: [u8; 3] = [255; 3];
+/// The ground.
+pub const WHITE: [u8; 3] = [255; 3];
 /// Where a picture should be and is not.
 pub(super) const PALE: [u8; 3] = [242; 3];
-pub(super) const RULE: [u8; 3] = [222; 3];
-pub(super) const MUTED: [u8; 3] = [80; 3];
-pub(super) const DARK: [u8; 3] = [33; 3];
+/// Lines that guide the eye.
+pub const RULE: [u8; 3] = [222; 3];
+/// Axes, their labels and captions.
+pub const MUTED: [u8; 3] = [80; 3];
+/// Titles and names.
+pub const DARK: [u8; 3] = [33; 3];
 
-pub(super) const BODY: &MonoFont<'static> = &FONT_7X13;
+/// Captions and labels.
+pub const BODY: &MonoFont<'static> = &FONT_7X13;
 pub(super) const STRONG: &MonoFont<'static> = &FONT_7X13_BOLD;
-pub(super) const TITLE: &MonoFont<'static> = &FONT_9X18_BOLD;
+/// Titles.
+pub const TITLE: &MonoFont<'static> = &FONT_9X18_BOLD;
 
 /// Inferno at 0, 1/15, ... 1: perceptually uniform, and brighter always means more, also in grey.
 /// By Nathaniel Smith and Stéfan van der Walt for matplotlib, who gave it away under CC0.
@@ -87,7 +95,7 @@ where
 }
 
 /// Fills a rectangle; a negative size is none.
-pub(super) fn rectangle(
+pub fn rectangle(
     picture: &mut Picture,
     (x, y): (i32, i32),
     (width, height): (i32, i32),
@@ -118,7 +126,7 @@ pub(super) fn line(
 }
 
 /// One line of text, `y` its top, aligned at `x`. Characters the font lacks are shown as `?`.
-pub(super) fn text(
+pub fn text(
     picture: &mut Picture,
     font: &MonoFont<'_>,
     (x, y): (i32, i32),
@@ -134,17 +142,17 @@ pub(super) fn text(
 }
 
 /// Pixels that a line of text takes.
-pub(super) fn text_width(font: &MonoFont<'_>, string: &str) -> i32 {
+pub fn text_width(font: &MonoFont<'_>, string: &str) -> i32 {
     string.chars().count() as i32 * font.character_size.width as i32
 }
 
 /// From the top of one line of text to the next.
-pub(super) fn line_height(font: &MonoFont<'_>) -> i32 {
+pub fn line_height(font: &MonoFont<'_>) -> i32 {
     font.character_size.height as i32 + 2
 }
 
 /// The string, or as much of its start as fits into `width` pixels with "..." after it.
-pub(super) fn cut(font: &MonoFont<'_>, string: &str, width: i32) -> String {
+pub fn cut(font: &MonoFont<'_>, string: &str, width: i32) -> String {
     if text_width(font, string) <= width {
         return string.to_owned();
     }
@@ -154,7 +162,7 @@ pub(super) fn cut(font: &MonoFont<'_>, string: &str, width: i32) -> String {
 }
 
 /// Breaks at spaces into at most `most` lines of `width` pixels; what does not fit is cut.
-pub(super) fn wrap(font: &MonoFont<'_>, string: &str, width: i32, most: usize) -> Vec<String> {
+pub fn wrap(font: &MonoFont<'_>, string: &str, width: i32, most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in string.lines() {
         let mut current = String::new();
