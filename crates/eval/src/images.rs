@@ -8,6 +8,7 @@
 mod beside;
 mod read;
 mod walk;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ pub enum Layout {
 pub struct Found {
     /// By method, prompt, seed and name.
     pub entries: Vec<Entry>,
-    /// In the order of their paths; unequal counts at the end.
+    /// In the order of their paths; those of whole methods at the end.
     pub problems: Vec<Problem>,
 }
 
@@ -140,6 +141,19 @@ pub enum Problem {
         /// How many have how many, the most images first.
         counts: Vec<Count>,
     },
+    /// Images of two methods that were made together, of whose time each was told the same share.
+    #[error(
+        "{images} images of `{method}` and `{other}` were made together, so their seconds do not \
+         tell the methods apart: make each method by itself to compare what they cost"
+    )]
+    SharedSeconds {
+        /// A method.
+        method: String,
+        /// Another.
+        other: String,
+        /// Pairs of the same prompt and seed.
+        images: usize,
+    },
 }
 
 /// Prompts with the same number of images.
@@ -206,48 +220,10 @@ pub fn find(
     // By seed before name: `10.png` comes after `9.png`.
     let key = |e: &Entry| (e.method.clone(), e.prompt.clone(), e.seed, e.name.clone());
     entries.sort_by_cached_key(key);
-    let entries = once(entries, &mut problems);
-    problems.extend(unequal(&entries));
+    let entries = whole::once(entries, &mut problems);
+    problems.extend(whole::unequal(&entries));
+    problems.extend(whole::shared_seconds(&entries));
     Ok(Found { entries, problems })
-}
-
-/// Leaves out further images of the same method, prompt and seed.
-fn once(entries: Vec<Entry>, problems: &mut Vec<Problem>) -> Vec<Entry> {
-    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let same = |other: &&Entry| {
-            let of = |e: &Entry| (e.seed, e.method.clone(), e.prompt.clone());
-            entry.seed.is_some() && of(other) == of(&entry)
-        };
-        match kept.last().filter(same) {
-            Some(first) => {
-                problems.push(Problem::Twice { path: entry.name, first: first.name.clone() });
-            }
-            None => kept.push(entry),
-        }
-    }
-    kept
-}
-
-/// The methods whose prompts do not have equally many images.
-fn unequal(entries: &[Entry]) -> Vec<Problem> {
-    let mut methods: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
-    for entry in entries {
-        *methods.entry(&entry.method).or_default().entry(&entry.prompt).or_default() += 1;
-    }
-    let mut problems = Vec::new();
-    for (method, prompts) in methods {
-        let mut counts = BTreeMap::new();
-        for images in prompts.into_values() {
-            *counts.entry(images).or_insert(0) += 1;
-        }
-        if counts.len() > 1 {
-            let count = |(images, prompts)| Count { images, prompts };
-            let counts = counts.into_iter().rev().map(count).collect();
-            problems.push(Problem::UnequalCounts { method: method.to_owned(), counts });
-        }
-    }
-    problems
 }
 
 /// The paper's prompts by their text.

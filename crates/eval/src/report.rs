@@ -192,11 +192,31 @@ impl Report {
 }
 
 impl Subset {
+    /// Its name for pictures: the paper's.
+    pub(crate) fn title(&self) -> &str {
+        match self.name.as_str() {
+            "animals" => "animal-animal",
+            "animals_objects" => "animal-object",
+            "objects" => "object-object",
+            other => other,
+        }
+    }
+
     /// A number of one of its methods.
     pub fn estimate(&self, method: &str, metric: Metric) -> Option<&Estimate> {
         self.methods.iter().find(|m| m.name == method)?.metrics.get(&metric)
     }
 }
 
+/// A method's name for pictures.
+pub(crate) fn label(method: &str) -> String {
+    match method {
+        "none" => "plain".to_owned(),
+        "attend_and_excite" => "Attend-and-Excite".to_owned(),
+        // Legends and columns are narrow.
+        other => other.replace("attend_and_excite", "A&E"),
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

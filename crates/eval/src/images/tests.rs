@@ -157,7 +157,9 @@ fn a_level_above_are_methods() {
 fn a_sidecar_says_what_its_image_is() {
     let folder = Folder::new();
     folder.made("a-frog-3", spec("a frog, alone", 3, true));
-    folder.made("a-frog-3-none", spec("a frog, alone", 3, false));
+    let plain = folder.png("a-frog-3-none.png");
+    let plain = Sidecar { seconds: 1.5, ..sidecar(spec("a frog, alone", 3, false), &plain) };
+    folder.json("a-frog-3-none.json", &plain);
     let png = folder.png("a-frog-4.png");
     let tries = [(4, 0.1), (77, 0.6)].map(|(seed, score)| Try { seed, score: Some(score) });
     let tried = Sidecar { tries: tries.to_vec(), ..sidecar(spec("a frog, alone", 77, true), &png) };
@@ -237,6 +239,18 @@ fn what_is_missing_or_broken_is_told_and_stops_nothing() {
         );
     }
     assert_eq!(told.len(), 11, "{told:#?}");
+}
+
+#[test]
+fn times_that_were_shared_are_told() {
+    let folder = Folder::new();
+    for seed in 0..2 {
+        folder.made(&format!("{seed}"), spec("a frog", seed, true));
+        folder.made(&format!("{seed}-none"), spec("a frog", seed, false));
+    }
+    let found = folder.find();
+    let start = "2 images of `attend_and_excite` and `none` were made together";
+    assert!(told(&found)[0].starts_with(start) && found.problems.len() == 1, "{:?}", told(&found));
 }
 
 #[test]

@@ -172,11 +172,12 @@ fn problems(report: &Report, out: &mut String, style: Style) {
         return;
     }
     heading(out, style, 2, &counted(report.problems.len(), "problem"));
+    use crate::images::Problem;
     // Those of a whole method say more than those of single images.
     let (whole, single): (Vec<_>, Vec<_>) = report
         .problems
         .iter()
-        .partition(|p| matches!(p, crate::images::Problem::UnequalCounts { .. }));
+        .partition(|p| matches!(p, Problem::UnequalCounts { .. } | Problem::SharedSeconds { .. }));
     for problem in whole.iter().chain(&single).take(PROBLEMS_SHOWN) {
         let _ = writeln!(out, "- {problem}");
     }

@@ -62,7 +62,8 @@ fn of(rows: &[Score], problems: &[Problem], kinds: &[(&str, &str)]) -> Report {
     Report::new(Input { rows: &rows, problems, baseline: "none", kinds: &kinds, resamples: 200 })
 }
 
-fn report() -> Report {
+/// Two methods on two prompts of a set, one of them on another prompt.
+pub(crate) fn report() -> Report {
     let counts = [(2, 2), (1, 1)].map(|(images, prompts)| Count { images, prompts }).to_vec();
     let problems = [
         Problem::Broken { path: "x.png".into(), reason: "it is cut off".into() },
