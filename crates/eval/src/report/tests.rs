@@ -145,6 +145,16 @@ fn the_order_is_compared_with_the_published_one() {
     assert_eq!(swapped.swapped, [["none".to_owned(), "composable_diffusion".to_owned()]]);
     assert!((swapped.tau - 1. / 3.).abs() < 1e-12);
     assert_eq!((with(0.375).swapped, with(0.375).tau), (vec![], 2. / 3.));
+    // Published as equal on this set: whichever comes first here, they are no pair.
+    let equal =
+        ["composable_diffusion", "structure_diffusion", "none"].into_iter().zip([0.1, 0.2, 0.3]);
+    let equal: Vec<Score> = equal
+        .map(|(method, full)| {
+            row("a cat and a red car", Some("animals_objects"), method, 0, full, [true; 2])
+        })
+        .collect();
+    let agreement = of(&equal, &[], &[]).subset("animals_objects").unwrap().agreement[0].clone();
+    assert_eq!((agreement.pairs, agreement.swapped, agreement.tau), (2, vec![], 1.));
     assert_eq!(report().subset("other").unwrap().agreement, []);
     assert_eq!(report().subset("all").unwrap().agreement, []);
 }
