@@ -93,7 +93,8 @@ fn told(found: &Found) -> Vec<String> {
 #[test]
 fn the_layout_of_the_paper_is_a_folder_a_prompt() {
     let folder = Folder::new();
-    for name in ["a cat and a dog/10.png", "a cat and a dog/9.png", "a red thing/0.png"] {
+    let third = "a cat and a dog/lion.png";
+    for name in ["a cat and a dog/10.png", "a cat and a dog/9.png", third, "a red thing/0.png"] {
         folder.png(name);
     }
     let mut jpeg = Vec::new();
@@ -101,26 +102,29 @@ fn the_layout_of_the_paper_is_a_folder_a_prompt() {
         .write_to(&mut std::io::Cursor::new(&mut jpeg), image::ImageFormat::Jpeg)
         .unwrap();
     folder.write("a red thing/last.JPG", &jpeg);
+    folder.write("a red thing/first.jpeg", &jpeg);
     folder.write("a red thing/notes.txt", b"no image");
     let found = find(folder.root(), None, Some("mine")).unwrap();
     assert_eq!(found.problems, []);
     let seen: Vec<_> = found.entries.iter().map(|e| (e.name.as_str(), e.seed)).collect();
     #[rustfmt::skip]
     assert_eq!(seen, [
+        ("a cat and a dog/lion.png", None),
         ("a cat and a dog/9.png", Some(9)), ("a cat and a dog/10.png", Some(10)),
-        ("a red thing/last.JPG", None), ("a red thing/0.png", Some(0)),
+        ("a red thing/first.jpeg", None), ("a red thing/last.JPG", None),
+        ("a red thing/0.png", Some(0)),
     ]);
-    let first = &found.entries[0];
+    let first = &found.entries[1];
     assert_eq!((first.prompt.as_str(), first.method.as_str()), ("a cat and a dog", "mine"));
     assert_eq!(first.subset.as_deref(), Some("animals"));
     let words: Vec<_> = first.subjects.iter().map(|s| (s.word.as_str(), &s.colour)).collect();
     assert_eq!(words, [("cat", &None), ("dog", &None)]);
     assert_eq!((first.seconds, first.tries, first.sidecar), (None, 1, false));
-    assert_eq!((&found.entries[2].subset, found.entries[2].subjects.len()), (&None, 0));
-    let read = read(&found.entries[2].path).unwrap();
+    assert_eq!((&found.entries[4].subset, found.entries[4].subjects.len()), (&None, 0));
+    let read = read(&found.entries[4].path).unwrap();
     assert_eq!((read.picture.width(), read.picture.height()), (8, 8));
     assert!(read.picture.get(4, 4)[0] > 180 && read.picture.get(4, 4)[1] < 50, "red");
-    assert_eq!(read.sha256, found.entries[2].sha256);
+    assert_eq!(read.sha256, found.entries[4].sha256);
 
     let named = found.entries.iter().all(|e| e.method == "mine");
     let root = folder.root().file_name().unwrap().to_string_lossy().into_owned();
@@ -191,8 +195,9 @@ fn without_sidecars_the_text_in_the_image_tells() {
         let png = Picture::filled(8, 4, RED).to_png_of(&spec("is it? a frog", 0, guided)).unwrap();
         folder.write(&format!("is it- a frog/{name}"), &png);
     }
+    folder.write("is it- a frog/0.json", b"{");
     let found = folder.find();
-    assert_eq!(found.problems, []);
+    assert!(matches!(&found.problems[..], [Problem::Sidecar { .. }]), "{:?}", found.problems);
     let seen: Vec<_> = found.entries.iter().map(|e| (&*e.method, &*e.prompt, e.seed)).collect();
     let prompt = "is it? a frog";
     assert_eq!(seen, [("attend_and_excite", prompt, Some(0)), ("none", prompt, Some(0))]);
