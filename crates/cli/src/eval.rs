@@ -3,6 +3,8 @@
 //! Find the images, measure those that are not measured yet, report on all. Not here: the metrics
 //! (`excite_eval`), making images (`generate`).
 
+mod ablate;
+mod foretell;
 mod output;
 mod paper;
 
@@ -29,6 +31,7 @@ pub(crate) fn run(
 ) -> Result<Status, Fault> {
     match (&args.command, &args.path) {
         (Some(EvalCommand::Paper(args)), _) => paper::run(args, printer, interrupted),
+        (Some(EvalCommand::Ablate(args)), _) => ablate::run(args, printer, interrupted),
         (None, Some(path)) => {
             evaluate(path, args.method.as_deref(), &args.metrics, printer, interrupted)
         }
@@ -48,11 +51,21 @@ fn evaluate(
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
-    files::prepare_folder(&args.out)?;
     let spinner = printer.spinner(format!("looking at {}", folder.display()));
     let found = images::find(folder, None, method);
     drop(spinner);
-    let Found { entries, mut problems } = found.map_err(|error| of_images(&error))?;
+    measure(found.map_err(|error| of_images(&error))?, args, printer, interrupted)
+}
+
+/// Measures what was found and reports on it.
+fn measure(
+    found: Found,
+    args: &MetricArgs,
+    printer: &Printer,
+    interrupted: &AtomicBool,
+) -> Result<Status, Fault> {
+    files::prepare_folder(&args.out)?;
+    let Found { entries, mut problems } = found;
     for problem in &problems {
         printer.warning(&problem.to_string());
     }
@@ -84,13 +97,12 @@ fn evaluate(
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
-    let rows: Vec<_> = book.of(&entries).collect();
-    if rows.is_empty() {
-        let message = format!("no image in {} could be measured", folder.display());
+    if book.of(&entries).next().is_none() {
+        let message = "not one image could be measured".to_owned();
         let remedy = "See what is said of each of them.";
         return Err(Fault::new(Status::Failed, "no_images", message, remedy.into()));
     }
-    output::write(&entries, &rows, &problems, args, printer)?;
+    output::write(&entries, &book, &problems, args, printer)?;
     Ok(if problems.is_empty() { Status::Done } else { Status::PartlyFailed })
 }
 

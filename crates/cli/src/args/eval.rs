@@ -49,6 +49,7 @@ pub(crate) struct EvalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
     Paper(Box<PaperArgs>),
+    Ablate(Box<AblateArgs>),
 }
 
 /// With what is measured, and where it goes
@@ -127,10 +128,46 @@ pub(crate) struct PaperArgs {
     pub(crate) metrics: MetricArgs,
 }
 
+const ABLATE_EXAMPLES: &str = "\
+Examples:
+  excite eval ablate
+  excite eval ablate --prompts 276 --seeds 0..4 --out ablation
+
+Variants: official, no smoothing, no refinement, updates up to step 5, 10 and 50, half and twice the step
+size. Images go to OUT/images/VARIANT; what is there already is kept.";
+
+/// What each part of Attend-and-Excite does: it left out or changed, on the same prompts and seeds
+#[derive(Debug, Args)]
+#[command(after_help = ABLATE_EXAMPLES)]
+pub(crate) struct AblateArgs {
+    /// How many of the paper's prompts, spread evenly over its sets
+    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u16).range(1..=276))]
+    pub(crate) prompts: u16,
+
+    /// Seeds, one image each
+    #[arg(long, value_name = "SEEDS", default_value = "0..2", value_parser = super::submit::seeds)]
+    pub(crate) seeds: String,
+
+    /// A model: a name that `excite model list` shows, a folder, or a .safetensors file
+    #[arg(long, value_name = "MODEL", default_value = BUNDLED)]
+    pub(crate) model: String,
+
+    /// Denoising steps [default: 50]
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    #[command(flatten)]
+    pub(crate) metrics: MetricArgs,
+}
+
 impl EvalArgs {
     pub(crate) fn json(&self) -> bool {
         match &self.command {
             Some(EvalCommand::Paper(args)) => args.metrics.json,
+            Some(EvalCommand::Ablate(args)) => args.metrics.json,
             None => self.metrics.json,
         }
     }

@@ -22,7 +22,9 @@ pub(super) fn run(
     // What is read is the report, not a line an image.
     let quiet = Printer::silent();
     let mut worst = Status::Done;
-    if args.batch.is_empty() {
+    // Each method by itself, for images of a micro-batch share its time.
+    let methods: Vec<&str> = args.methods.split(',').map(str::trim).collect();
+    for method in methods.into_iter().filter(|_| args.batch.is_empty()) {
         let generate = GenerateArgs {
             prompts: Vec::new(),
             file: None,
@@ -37,12 +39,16 @@ pub(super) fn run(
             compute: args.compute.clone(),
             attention: false,
             compare: None,
-            methods: Some(args.methods.clone()),
+            methods: Some(method.to_owned()),
             trace: None,
             overwrite: false,
             json: false,
         };
-        worst = generate::run(generate, &quiet, interrupted)?;
+        let status = generate::run(generate, &quiet, interrupted)?;
+        if !matches!(status, Status::Done | Status::PartlyFailed) {
+            return Ok(status);
+        }
+        worst = if status == Status::Done { worst } else { status };
     }
     for id in &args.batch {
         let fetch = FetchArgs {
