@@ -10,6 +10,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use excite_jobs::MethodName;
 use serde::{Deserialize, Serialize};
 
 use crate::images::Problem;
@@ -210,11 +211,10 @@ impl Subset {
 
 /// A method's name for pictures.
 pub(crate) fn label(method: &str) -> String {
-    match method {
-        "none" => "plain".to_owned(),
-        "attend_and_excite" => "Attend-and-Excite".to_owned(),
+    match method.parse::<MethodName>() {
+        Ok(known) => known.title().to_owned(),
         // Legends and columns are narrow.
-        other => other.replace("attend_and_excite", "A&E"),
+        Err(_) => method.replace("attend_and_excite", "A&E"),
     }
 }
 
