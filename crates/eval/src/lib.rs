@@ -2,6 +2,7 @@
 //!
 //! Not here: making the images (`excite_diffusion`), fetching them, the command line.
 
+pub mod binding;
 pub mod blip;
 pub mod clip;
 mod error;

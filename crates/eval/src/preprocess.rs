@@ -4,7 +4,7 @@
 //! The same values as transformers' image processors on Pillow, bit for bit. Old files give sizes
 //! as one number and leave out steps; they mean the defaults of their class. Not here: reading image files (`excite_diffusion::picture`).
 
-mod resample;
+pub(crate) mod resample;
 
 use std::path::Path;
 

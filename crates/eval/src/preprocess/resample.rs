@@ -8,7 +8,7 @@
 
 /// What a new pixel is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     Bilinear,
     Bicubic,
 }
@@ -65,15 +65,15 @@ fn windows(from: usize, to: usize, filter: Filter) -> Vec<Window> {
 
 /// RGB, 3 bytes a pixel, rows from the top.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bytes {
-    pub(super) width: usize,
-    pub(super) height: usize,
-    pub(super) rgb: Vec<u8>,
+pub(crate) struct Bytes {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) rgb: Vec<u8>,
 }
 
 impl Bytes {
     /// Brought to another size. A side that has its size already is not touched.
-    pub(super) fn resized(self, width: usize, height: usize, filter: Filter) -> Self {
+    pub(crate) fn resized(self, width: usize, height: usize, filter: Filter) -> Self {
         let mut at = self;
         if at.width != width {
             let windows = windows(at.width, width, filter);
