@@ -80,7 +80,7 @@ def tinted(sprite, colour, rng):
     base = np.clip(np.float32(TINTS[colour]) + rng.normal(0, 10, 3), 0, 255)
     floor = {"black": 0.3, "white": 0.65}.get(colour, 0.4)
     shade = np.minimum(floor + (1 - floor) * light / 0.55, 1)[..., None] * base
-    wash = np.clip((light - 0.55) / 0.45, 0, 1)[..., None] * (0.25 if colour == "black" else 0.7)
+    wash = np.clip((light - 0.55) / 0.45, 0, 1)[..., None] * (0.2 if colour == "black" else rng.uniform(0.25, 0.7))
     rgb = shade * (1 - wash) + 255 * wash
     return Image.fromarray(np.concatenate([rgb, pixels[..., 3:]], -1).astype(np.uint8))
 
@@ -119,8 +119,8 @@ def compose(things, pictures, rng):
             sprite = tinted(sprite, thing["colour"], rng)
             if "mixed_with" in thing:
                 sprite = blended(sprite, tinted(pictures[thing["subject"]], thing["mixed_with"], rng), rng)
-        scale = side / max(sprite.size)
-        sprite = sprite.resize([max(4, round(v * scale)) for v in sprite.size], Image.LANCZOS)
+        scale = side / max(sprite.size) * rng.uniform(0.92, 1.08, 2)
+        sprite = sprite.resize([max(4, round(v * s)) for v, s in zip(sprite.size, scale)], Image.LANCZOS)
         corner = [round(c - v / 2) for c, v in zip(centre, sprite.size)]
         canvas.paste(sprite, corner, sprite)
         alpha = Image.new("L", (SIZE, SIZE))

@@ -29,6 +29,10 @@ use regions::Scene;
 /// A subject is named above this probability, and a cut taken if both halves are. On composites,
 /// 0.8 would make half as many mistakes and leave a twentieth more undecided.
 const CERTAIN: f32 = 0.7;
+/// A subject is absent if every thing is named as something else above this probability. Stricter
+/// than [`CERTAIN`]: a thing in an odd shape or colour is named wrongly rather than not at all, and
+/// then what it is would be taken for absent.
+const ABSENT_CERTAIN: f32 = 0.9;
 /// A smaller region is not cut.
 const CUT_AREA_MIN: usize = 300;
 /// Cuts looked at closely, of all that are tried.
@@ -77,6 +81,8 @@ pub struct Thing {
     pub region: Bounds,
     /// One of the paper's twelve animals and twelve objects; `None` if that is not clear.
     pub subject: Option<String>,
+    /// Probability of the likeliest subject, 0..1; 0 where it rather is a part of a thing, or several.
+    pub certainty: f32,
     /// Its colour.
     pub colour: Colour,
 }
@@ -172,6 +178,7 @@ where
     let thing = |(mask, read): Named| Thing {
         region: mask.bounds(),
         subject: is_certain(&read).then(|| HEADS.subject.names[likeliest(&read).0].clone()),
+        certainty: if likeliest(&read).0 < read.len() - 1 { one_thing(&read) } else { 0. },
         colour: colour::colour(&look.scene.lab, &mask),
     };
     Ok(named.into_iter().map(thing).collect())
@@ -276,7 +283,7 @@ where
 /// What the things in a picture make of a prompt's subjects, in their order.
 ///
 /// Of several things of one subject, one that is right is enough. A subject is absent only if every
-/// thing in the picture is clear.
+/// thing in the picture clearly is something else.
 pub fn findings(things: &[Thing], asked: &[Asked]) -> Vec<Finding> {
     let finding = |at: usize| {
         let Asked { subject, colour } = &asked[at];
@@ -304,7 +311,7 @@ pub fn findings(things: &[Thing], asked: &[Asked]) -> Vec<Finding> {
             Verdict::Wrong | Verdict::Mixed | Verdict::Absent => 3,
         };
         let chosen = mine.iter().min_by_key(rank);
-        let clear = things.iter().all(|thing| thing.subject.is_some());
+        let clear = things.iter().all(|thing| thing.certainty >= ABSENT_CERTAIN);
         let missing = if clear { Verdict::Absent } else { Verdict::Undecided };
         Finding {
             subject: subject.clone(),

@@ -4,7 +4,8 @@ use super::*;
 
 fn thing(subject: Option<&str>, colour: Colour) -> Thing {
     let region = Bounds { left: 0, top: 0, right: 1, bottom: 1 };
-    Thing { region, subject: subject.map(str::to_owned), colour }
+    let certainty = if subject.is_some() { 0.95 } else { 0.5 };
+    Thing { region, subject: subject.map(str::to_owned), certainty, colour }
 }
 
 fn one(colour: &str) -> Colour {
@@ -38,6 +39,13 @@ fn verdicts_follow_from_the_things() {
     for (things, want) in table {
         assert_eq!(verdicts(&things, asked), want, "{things:?}");
     }
+}
+
+#[test]
+fn what_is_named_with_little_certainty_hides_whether_a_subject_is_absent() {
+    let named = Thing { certainty: 0.8, ..thing(Some("horse"), one("yellow")) };
+    let asked = [("horse", None), ("clock", Some("blue"))];
+    assert_eq!(verdicts(&[named], asked), [Verdict::Shown, Verdict::Undecided]);
 }
 
 #[test]
