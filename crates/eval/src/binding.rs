@@ -16,7 +16,7 @@ mod mask;
 mod regions;
 
 use excite_diffusion::picture::Picture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use colour::Colour;
 pub use mask::Bounds;
@@ -95,7 +95,7 @@ pub struct Asked {
 }
 
 /// What a picture makes of a subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It is there; the prompt gives it no colour.

@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 use excite_diffusion::picture::Picture;
 use rayon::prelude::*;
 
+use crate::binding::{Asked, BindingError, findings, things};
 use crate::blip::Blip;
 use crate::clip::{self, Clip, Embedding, Judge, Phrase};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
-use crate::images::{Entry, ImagesError, read};
-use crate::scores::{Presence, Score};
+use crate::images::{Entry, ImagesError, Subject, read};
+use crate::scores::{Binding, Bound, Presence, Score};
 use crate::templates::split;
 
 /// Of what is measured, raised by hand when the same models would give other figures.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where the models are.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,8 @@ enum Eye {
 pub struct Meter {
     eye: Eye,
     blip: Option<Blip>,
+    /// Whether it is the judge that attribute binding is measured with.
+    binds: bool,
     measure: String,
     prompts: BTreeMap<String, Embedding>,
     phrases: BTreeMap<String, Phrase>,
@@ -53,7 +56,9 @@ impl Meter {
     /// If one cannot be loaded, or is of another architecture.
     pub fn load(models: &Models) -> Result<Self> {
         let folder = models.clip.as_deref().map_or_else(clip::bundled, Folder::at);
-        let mut measure = format!("v{VERSION} clip {}", folder.digest()?);
+        let digest = folder.digest()?;
+        let binds = digest == clip::bundled().digest()?;
+        let mut measure = format!("v{VERSION} clip {digest}");
         let eye = match folder.has(clip::JUDGE) {
             true => Eye::Judges(Judge::of(&folder)?),
             false => Eye::Compares(Clip::of(&folder)?),
@@ -64,7 +69,7 @@ impl Meter {
             Blip::of(&folder)
         });
         let blip = blip.transpose()?;
-        Ok(Self { eye, blip, measure, prompts: BTreeMap::new(), phrases: BTreeMap::new() })
+        Ok(Self { eye, blip, binds, measure, prompts: BTreeMap::new(), phrases: BTreeMap::new() })
     }
 
     /// What the figures are of: version, and digests of the models.
@@ -130,6 +135,9 @@ impl Meter {
                 let word = subject.word.clone();
                 score.presence.push(Presence { word, logit, present: logit > 0. });
             }
+            if self.binds {
+                score.binding = binding(judge, entry, picture)?;
+            }
         }
         if let Some(blip) = &self.blip {
             let captions = blip.caption(std::slice::from_ref(picture))?;
@@ -155,6 +163,27 @@ impl Meter {
         };
         entries.par_iter().zip(prepared).map(score).collect()
     }
+}
+
+/// `None` where the prompt has other words, or the picture another size, than it is measured for.
+fn binding(judge: &Judge, entry: &Entry, picture: &Picture) -> Result<Option<Binding>> {
+    let asked = |subject: &Subject| Asked::new(&subject.word, subject.colour.as_deref());
+    let asked: Result<Vec<Asked>, _> = entry.subjects.iter().map(asked).collect();
+    let Ok(asked) = asked else { return Ok(None) };
+    let things = match things(picture, |crops| judge.clip().images(crops)) {
+        Ok(things) => things,
+        Err(BindingError::Clip(error)) => return Err(error),
+        Err(BindingError::Size { .. } | BindingError::Judge { .. } | BindingError::Word { .. }) => {
+            return Ok(None);
+        }
+    };
+    let subjects = findings(&things, &asked).into_iter().map(|finding| Bound {
+        word: finding.subject,
+        colour: finding.colour,
+        verdict: finding.verdict,
+    });
+    let subjects = subjects.collect();
+    Ok(Some(Binding { subjects, things: things.into_iter().map(|thing| thing.subject).collect() }))
 }
 
 /// Why an image was not measured.
@@ -183,7 +212,6 @@ mod tests {
     use excite_diffusion::picture::Picture;
 
     use super::*;
-    use crate::images::Subject;
 
     fn entry(prompt: &str, words: &[&str]) -> Entry {
         let subject = |word: &&str| Subject { word: (*word).to_owned(), colour: None };
@@ -207,7 +235,7 @@ mod tests {
     fn the_bundled_judge_measures_what_applies() {
         let mut meter = Meter::load(&Models::default()).unwrap();
         assert!(meter.judges() && !meter.describes());
-        assert!(meter.measure().starts_with("v1 clip "), "{}", meter.measure());
+        assert!(meter.measure().starts_with("v2 clip "), "{}", meter.measure());
         let picture = Picture::filled(128, 128, [250, 250, 240]);
         let two = entry("a cat and a red car", &["cat", "car"]);
         meter.prepare(&two).unwrap();

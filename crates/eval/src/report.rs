@@ -103,6 +103,8 @@ pub enum Metric {
     TextText,
     /// Share of images in which every subject is seen.
     AllPresent,
+    /// Share of the coloured subjects that have their colour, of those that are there and clear.
+    ColourRight,
     /// That an image took.
     Seconds,
     /// Images in which every subject is seen, by hour of computing.
@@ -123,11 +125,12 @@ pub struct Estimate {
 
 impl Metric {
     /// In the order of the columns.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Full,
         Self::MinObject,
         Self::TextText,
         Self::AllPresent,
+        Self::ColourRight,
         Self::Seconds,
         Self::GoodPerHour,
     ];
@@ -139,6 +142,7 @@ impl Metric {
             Self::MinObject => "min_object",
             Self::TextText => "text_text",
             Self::AllPresent => "all_present",
+            Self::ColourRight => "colour_right",
             Self::Seconds => "seconds",
             Self::GoodPerHour => "good_per_hour",
         }
@@ -151,6 +155,7 @@ impl Metric {
             Self::MinObject => "minimum object",
             Self::TextText => "text-text",
             Self::AllPresent => "all subjects",
+            Self::ColourRight => "own colour",
             Self::Seconds => "s/image",
             Self::GoodPerHour => "good/hour",
         }
@@ -163,6 +168,10 @@ impl Metric {
             Self::MinObject => row.min_object.map(f64::from),
             Self::TextText => row.text_text.map(f64::from),
             Self::AllPresent => row.shows_all().map(|all| f64::from(u8::from(all))),
+            Self::ColourRight => {
+                let (right, clear) = row.binding.as_ref()?.right();
+                (clear > 0).then(|| right as f64 / clear as f64)
+            }
             Self::Seconds => row.seconds,
             // Of the sums, not of images.
             Self::GoodPerHour => None,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::binding::Verdict;
 use crate::images::Entry;
 
 /// Of a row.
@@ -48,13 +49,46 @@ pub struct Score {
     /// Of each subject, whether it is seen; empty where it was not looked for.
     #[serde(default)]
     pub presence: Vec<Presence>,
-    /// Whether each subject has its colour.
+    /// Whether each subject has its colour; `None` where that cannot be measured.
     #[serde(default)]
-    pub binding: Option<serde_json::Value>,
+    pub binding: Option<Binding>,
     /// Seeds that were tried for it.
     pub tries: u32,
     /// The models and the version that these numbers are of.
     pub measure: String,
+}
+
+/// What is said of the colours of the subjects, from their own regions (`binding`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The subjects in their order.
+    pub subjects: Vec<Bound>,
+    /// What the regions of the picture show, the largest first; `None` where that is not clear.
+    pub things: Vec<Option<String>>,
+}
+
+/// A subject and its colour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The subject.
+    pub word: String,
+    /// That it should have, if any.
+    pub colour: Option<String>,
+    /// What is found.
+    pub verdict: Verdict,
+}
+
+impl Binding {
+    /// Of the subjects that should have a colour, are there, and are clear: those that have it, and
+    /// all of them.
+    pub fn right(&self) -> (usize, usize) {
+        let of = |wanted: &[Verdict]| {
+            let coloured = self.subjects.iter().filter(|subject| subject.colour.is_some());
+            coloured.filter(|subject| wanted.contains(&subject.verdict)).count()
+        };
+        let right = of(&[Verdict::Right]);
+        (right, right + of(&[Verdict::Swapped, Verdict::Wrong, Verdict::Mixed]))
+    }
 }
 
 /// Whether a judge sees a subject.
@@ -94,6 +128,24 @@ impl Score {
     /// Whether all subjects are seen; `None` where they were not looked for.
     pub fn shows_all(&self) -> Option<bool> {
         (!self.presence.is_empty()).then(|| self.presence.iter().all(|subject| subject.present))
+    }
+
+    /// How an image lacks a subject: `doubled`, another one stands there twice; `lone`, there is one
+    /// thing alone; `other`. `None` where it lacks none or that was not looked for.
+    pub fn failure(&self) -> Option<&'static str> {
+        if self.shows_all()? {
+            return None;
+        }
+        let things = &self.binding.as_ref()?.things;
+        let count = |word: &str| things.iter().flatten().filter(|thing| *thing == word).count();
+        let twice = self.presence.iter().any(|subject| count(&subject.word) > 1);
+        Some(if twice {
+            "doubled"
+        } else if things.len() == 1 {
+            "lone"
+        } else {
+            "other"
+        })
     }
 
     /// The name of a number that JSON cannot hold.

@@ -27,7 +27,9 @@ pub(super) fn write(
     printer: &Printer,
 ) -> Result<(), Fault> {
     let rows: Vec<&Score> = book.of(entries).collect();
-    let kinds = BTreeMap::new();
+    let baseline = rows.iter().filter(|row| row.method == args.baseline);
+    let kinds: BTreeMap<String, String> =
+        baseline.filter_map(|row| Some((row.path.clone(), row.failure()?.to_owned()))).collect();
     let input = Input {
         rows: &rows,
         problems,

@@ -12,8 +12,8 @@ use crate::statistics::{
 };
 
 /// Metrics of which pairs can be compared image by image.
-const COMPARED: [Metric; 4] =
-    [Metric::Full, Metric::MinObject, Metric::TextText, Metric::AllPresent];
+const COMPARED: [Metric; 5] =
+    [Metric::Full, Metric::MinObject, Metric::TextText, Metric::AllPresent, Metric::ColourRight];
 const SECONDS_AN_HOUR: f64 = 3600.;
 
 pub(super) fn report(input: Input<'_>) -> Report {

@@ -34,7 +34,9 @@ impl Published {
             Metric::Full => Some(self.full),
             Metric::MinObject => Some(self.min_object),
             Metric::TextText => Some(self.text_text),
-            Metric::AllPresent | Metric::Seconds | Metric::GoodPerHour => None,
+            Metric::AllPresent | Metric::ColourRight | Metric::Seconds | Metric::GoodPerHour => {
+                None
+            }
         }
     }
 }

@@ -210,7 +210,7 @@ fn cell(metric: Metric, interval: Interval) -> String {
         Metric::Full | Metric::MinObject | Metric::TextText => {
             format!("{value:.3} [{low:.3} {high:.3}]")
         }
-        Metric::AllPresent => percent(interval, false),
+        Metric::AllPresent | Metric::ColourRight => percent(interval, false),
         Metric::Seconds => format!("{value:.2} [{low:.2} {high:.2}]"),
         Metric::GoodPerHour => format!("{value:.0} [{low:.0} {high:.0}]"),
     }
@@ -219,7 +219,7 @@ fn cell(metric: Metric, interval: Interval) -> String {
 fn signed(metric: Metric, interval: Interval) -> String {
     let Interval { value, low, high } = interval;
     match metric {
-        Metric::AllPresent => percent(interval, true),
+        Metric::AllPresent | Metric::ColourRight => percent(interval, true),
         _ => format!("{value:+.3} [{low:+.3} {high:+.3}]"),
     }
 }
