@@ -5,7 +5,7 @@
 //! judge's feature of its crop (`emoji-clip`) and its colour from its pixels; [`findings`] compares
 //! that with a prompt. What is not clear is undecided and is counted as such: a share of right
 //! verdicts means nothing without the share that was decided. The error of each verdict stands in
-//! `docs/evaluation.md`; `tests/peers/eval_binding.py` measures it on pictures of known content.
+//! `docs/evaluation.md`, measured on pictures of known content (`tests/peers/eval_composites.py`).
 //!
 //! Not here: the CLIP itself (`clip`), pictures of other models, which have no plain ground.
 
@@ -26,8 +26,8 @@ use heads::{HEADS, likeliest};
 use mask::Mask;
 use regions::Scene;
 
-/// A subject is named above this probability, and a cut taken if both halves are. On composites,
-/// 0.8 would make half as many mistakes and leave a twentieth more undecided.
+/// A subject is named above this probability, and a cut taken if both halves are. Chosen on the
+/// pictures that the readings were fitted on: below, more subjects are called absent that are there.
 const CERTAIN: f32 = 0.7;
 /// A subject is absent if every thing is named as something else above this probability. Stricter
 /// than [`CERTAIN`]: a thing in an odd shape or colour is named wrongly rather than not at all, and

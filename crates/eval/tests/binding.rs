@@ -79,7 +79,7 @@ fn verdicts_on_pictures_of_known_content_are_right_or_undecided() {
         counts.iter().filter(|((t, v), _)| of(*t, *v)).map(|(_, n)| n).sum::<usize>()
     };
     assert_eq!(sum(|_, _| true), 52, "{counts:?}");
-    // 34 are right, 17 undecided and 1 is wrong: a tinted bow that hides a subject beside it.
+    // 34 are right, 17 undecided and 1 is wrong: a subject that is shown is called absent.
     assert!(sum(|truth, verdict| truth == verdict) >= 32, "{counts:?}");
     assert!(sum(|t, v| t != v && v != Verdict::Undecided) <= 1, "{counts:?}");
     // Whatever is not so must not be called right.

@@ -9,7 +9,7 @@ use excite_diffusion::picture::Picture;
 use super::mask::Mask;
 
 /// Distance from the ground in CIELAB, averaged over 3 by 3 pixels, above which a pixel is no ground.
-/// White things on a pale ground are 5 to 15 away, the ground's own mottles below 4.
+/// Low, because white things stand on a pale ground; what is mottled ground stays below, by eye.
 const GROUND_DISTANCE: f32 = 6.;
 /// Smaller parts are dirt.
 const PART_AREA_MIN: usize = 40;
