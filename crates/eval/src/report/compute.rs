@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use excite_prompt::PaperSubset;
 
 use super::published::agreement;
-use super::{ALL, Estimate, Input, Method, Metric, OTHER, Report, Subset, VERSION};
+use super::{ALL, COLOUR_ERROR, Estimate, Input, Method, Metric, OTHER, Report, Subset, VERSION};
 use crate::scores::Score;
 use crate::statistics::{
     Mending, Paired, Sample, Verdict, clustered_mean, deviation, mending, paired, ratio,
@@ -75,6 +75,12 @@ fn method(input: Input<'_>, name: &str, rows: &[&Score], baseline: Option<&[&Sco
     let compared = baseline.map(|baseline| {
         COMPARED.into_iter().filter_map(move |metric| {
             Some((metric, difference(metric, rows, baseline, input.resamples)?))
+        })
+    });
+    // A difference that the verdicts' own error can make is none.
+    let compared = compared.map(|differences| {
+        differences.filter(|(metric, paired): &(Metric, Paired)| {
+            *metric != Metric::ColourRight || paired.difference.value.abs() > COLOUR_ERROR
         })
     });
     Method {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::published::{NOTE, of};
-use super::{Estimate, Metric, Report, Subset};
+use super::{COLOUR_ERROR, Estimate, Metric, Report, Subset};
 use crate::statistics::{Interval, Rate};
 
 /// How tables look.
@@ -58,6 +58,17 @@ pub(super) fn tables(report: &Report, style: Style) -> String {
     }
     if report.subsets.iter().any(|subset| !subset.agreement.is_empty()) {
         note(&mut out, NOTE);
+    }
+    let of = |subset: &Subset| {
+        subset.methods.iter().any(|m| m.metrics.contains_key(&Metric::ColourRight))
+    };
+    if report.subsets.iter().any(of) {
+        let most = 100. * COLOUR_ERROR;
+        let text = format!(
+            "Own colour: of the subjects that are there and clear; up to {most:.0} % of these verdicts are \
+             wrong, and smaller differences are not shown."
+        );
+        note(&mut out, &text);
     }
     note(
         &mut out,
