@@ -124,3 +124,30 @@ fn what_cannot_be_evaluated_says_what_to_do() {
     assert!(stderr.contains("`model_type` is `blip`") && stderr.contains("CLIPModel"), "{stderr}");
     assert!(!folders.out.join("report.json").exists());
 }
+
+#[test]
+fn an_ablation_makes_every_variant_once() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    let path = out.to_str().unwrap();
+    let args =
+        ["eval", "ablate", "--prompts", "1", "--seeds", "0..2", "--steps", "2", "--out", path];
+    let (stdout, stderr) = ends(&excite(&args), 0);
+    assert!(stderr.contains("18 images, 0 of them measured already"), "{stderr}");
+    assert!(stdout.contains("no smoothing") && stdout.contains("beyond"), "{stdout}");
+    let latents = out.join("latents.json");
+    let latents: Value = serde_json::from_slice(&std::fs::read(latents).unwrap()).unwrap();
+    let variants = latents.as_array().unwrap();
+    assert_eq!(variants.len(), 9);
+    assert!(variants.iter().all(|variant| variant["images"] == 2), "{latents}");
+    // The options reach the run.
+    let of = |name: &str| variants.iter().find(|v| v["variant"] == name).unwrap();
+    let deviation = |name: &str| of(name)["deviation"]["value"].as_f64().unwrap();
+    assert_ne!(deviation("step size x 2"), deviation("step size x 0.5"));
+    // An image that was lost is made again, the others are kept.
+    let image = out.join("images/official");
+    let image = std::fs::read_dir(image).unwrap().filter_map(Result::ok).map(|file| file.path());
+    std::fs::remove_file(image.max().unwrap()).unwrap();
+    let (_, stderr) = ends(&excite(&args), 0);
+    assert!(stderr.contains("18 images, 18 of them measured already"), "{stderr}");
+}

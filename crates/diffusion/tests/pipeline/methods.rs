@@ -10,7 +10,7 @@ use excite_jobs::Spec;
 use crate::{emoji, never, project, specs};
 
 const ALL: Outputs = Outputs { latents: true, maps: true };
-const PROMPT: &str = r#""prompt": "a cat and a red balloon", "seed": 3, "steps": 5"#;
+const PROMPT: &str = r#""prompt": "a cat and a red balloon", "seed": 3, "steps": 3"#;
 
 /// Everything a method may be told, where it does something.
 fn methods() -> Vec<Spec> {
@@ -21,7 +21,7 @@ fn methods() -> Vec<Spec> {
                 {"text": "a dog", "weight": -2}]}"#,
         r#""method": "structure""#,
         r#""method": "syngen""#,
-        r#""method": "syngen", "method_params": {"include_entities": true, "max_iter_to_alter": 3}"#,
+        r#""method": "syngen", "method_params": {"include_entities": true, "max_iter_to_alter": 2}"#,
         r#""method": "none""#,
         r#""method": "attend_and_excite""#,
     ]
@@ -54,7 +54,7 @@ fn a_method_with_nothing_to_work_with_is_plain() {
         let same = render(&[of(method)]).remove(0);
         assert!(latents(&same) == latents(&plain), "{method}");
         assert!(same.picture == plain.picture, "{method}");
-        let scores = |r: &Rendered| r.record.scores(4).unwrap().to_vec();
+        let scores = |r: &Rendered| r.record.scores(3).unwrap().to_vec();
         assert_eq!(scores(&same), scores(&plain), "{method}");
     }
 }
@@ -67,7 +67,7 @@ fn every_method_does_something_and_its_batch_is_its_images() {
     for (i, (spec, rendered)) in specs.iter().zip(&together).enumerate() {
         let alone = render(std::slice::from_ref(spec)).remove(0);
         assert!(bytes(&alone) == bytes(rendered), "image {i}");
-        let scores = rendered.record.scores(4).unwrap();
+        let scores = rendered.record.scores(3).unwrap();
         assert!(scores.len() == 2 && scores.iter().all(|s| (0. ..=1.).contains(s)), "{scores:?}");
         let others = together.iter().enumerate().filter(|(other, _)| *other != i);
         for (other, image) in others {
@@ -76,7 +76,7 @@ fn every_method_does_something_and_its_batch_is_its_images() {
     }
     let losses = |i: usize| together[i].record.steps().iter().map(|step| step.loss);
     assert!(losses(3).all(f32::is_finite), "every step of SynGen is guided");
-    assert_eq!(losses(4).filter(|loss| loss.is_finite()).count(), 3, "its updates end");
+    assert_eq!(losses(4).filter(|loss| loss.is_finite()).count(), 2, "its updates end");
     assert!(losses(0).all(f32::is_nan), "composing moves no latents");
 }
 
@@ -105,7 +105,7 @@ fn every_method_goes_on_after_a_stop() {
 fn a_subject_outside_all_phrases_has_no_score() {
     let line = r#""method": "composable", "method_params": {"phrases": ["a red balloon"]}"#;
     let rendered = render(&[of(line)]).remove(0);
-    let scores = rendered.record.scores(4).unwrap();
+    let scores = rendered.record.scores(3).unwrap();
     assert!(scores[0].is_nan() && scores[1] > 0., "{scores:?}");
 }
 
