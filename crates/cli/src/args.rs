@@ -129,7 +129,9 @@ Examples:
 
 A file of jobs (.jsonl) has one JSON object a line, with the fields prompt, negative_prompt,
 subjects, seed or seeds, noise, width, height, steps, guidance_scale, scheduler, method,
-method_params, accept, custom_id and labels. What a line leaves out comes from the options.
+method_params, accept, custom_id and labels. What a line leaves out comes from the options. A table
+(.csv) has the same fields in its first row; there `;` stands between subjects, and `labels.NAME` is a
+column for each label.
 
 Each image is written as NAME.png with its settings inside, and NAME.json with its losses. A rerun
 makes only what is missing.
@@ -197,7 +199,7 @@ pub(crate) struct GenerateArgs {
     #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,
 
-    /// A file of prompts, one a line, or of jobs (.jsonl); `-` reads standard input
+    /// A file of prompts, one a line, or of jobs (.jsonl, .csv); `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 

@@ -108,8 +108,9 @@ fn resolve(
     let mut faults = 0;
     for input in lines {
         let resolve = |line: Line| line.resolve(&facts, model.tokenizer());
-        let methods =
-            input.line.and_then(|line| with_methods(line.or(&defaults), compared, resolve));
+        let methods = input.line.and_then(|line| {
+            with_methods(line.or(&defaults), compared, resolve).map_err(Fault::from)
+        });
         match methods {
             Ok(methods) => {
                 let place = input.number.map_or(String::new(), |n| format!("line {n}: "));
@@ -122,10 +123,9 @@ fn resolve(
                 }
                 resolved.push(methods);
             }
-            Err(error) => {
+            Err(fault) => {
                 faults += 1;
                 if faults <= FAULTS_SHOWN {
-                    let fault = Fault::from(error);
                     printer.fault(&match input.number {
                         Some(number) => fault.at_line(number),
                         None => fault,

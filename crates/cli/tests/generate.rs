@@ -221,6 +221,29 @@ fn prompts_come_from_standard_input_too() {
 }
 
 #[test]
+fn a_table_is_a_file_of_jobs() {
+    let out = folder();
+    let table = out.path().join("set.csv");
+    std::fs::write(&table, "prompt,subjects,seed\na cat and a frog,frog,7\n\"a dog, asleep\",,\n")
+        .unwrap();
+    let images = out.path().join("images");
+    let path = table.to_str().unwrap();
+    succeeded(&generate(&images, &["--file", path]));
+    let want = ["a-cat-and-a-frog-7.json", "a-cat-and-a-frog-7.png"];
+    assert_eq!(files(&images)[..2], want);
+    assert_eq!(files(&images).len(), 4);
+    let sidecar = std::fs::read(images.join(want[0])).unwrap();
+    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+    assert_eq!(sidecar["spec"]["subjects"][0]["word"], "frog");
+    std::fs::write(&table, "prompt,seed\na cat,1\na dog,x\n").unwrap();
+    let stderr = failed(&generate(&images, &["--file", path]), 2);
+    assert!(stderr.contains("line 3: ") && stderr.contains("seed"), "{stderr}");
+    std::fs::write(&table, "text\na cat\n").unwrap();
+    let stderr = failed(&generate(&images, &["--file", path]), 2);
+    assert!(stderr.contains("`text`") && stderr.contains("labels.NAME"), "{stderr}");
+}
+
+#[test]
 fn methods_are_compared_on_one_sheet() {
     let out = folder();
     let methods = "none,composable,structure,syngen,attend_and_excite";

@@ -50,7 +50,7 @@ pub use self::commit::announce;
 pub use self::error::AcceptError;
 pub(crate) use self::matrix::Written as Matrix;
 pub(crate) use self::options::{batch_name, within};
-pub use self::records::Format;
+pub use self::records::{Format, NumberedLine, csv_lines};
 pub use self::sweep::sweeper;
 
 /// Uploads that are checked at a time: each may take some 30 MB.

@@ -1,12 +1,15 @@
-//! Prompts and jobs as they come in: arguments, a text file, a file of jobs, standard input.
+//! Prompts and jobs as they come in: arguments, a text file, a file of jobs (JSON or CSV), standard
+//! input.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use excite_dispatcher::accept::csv_lines;
+use excite_jobs::api::LineRefusal;
 use excite_jobs::{Line, LineError, limits};
 
 use crate::args::GenerateArgs;
-use crate::fault::Fault;
+use crate::fault::{Fault, Status};
 
 /// Lines that one command takes; more is work for a cluster.
 const LINES_MAX: usize = 100_000;
@@ -15,7 +18,7 @@ const LINES_MAX: usize = 100_000;
 pub(super) struct Input {
     /// In its file, from 1; `None` for an argument.
     pub(super) number: Option<usize>,
-    pub(super) line: Result<Line, LineError>,
+    pub(super) line: Result<Line, Fault>,
 }
 
 /// All lines, arguments first.
@@ -30,6 +33,10 @@ pub(super) fn lines(args: &GenerateArgs) -> Result<Vec<Input>, Fault> {
         Some(path) => {
             let file = std::fs::File::open(path).map_err(|e| Fault::io("read", path, &e))?;
             let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+            if extension == "csv" {
+                read_csv(file, &mut inputs)?;
+                return some(args, inputs);
+            }
             let jobs = extension == "jsonl" || extension == "ndjson" || extension == "json";
             read(BufReader::new(file), path, Some(jobs), &mut inputs)?;
         }
@@ -37,9 +44,14 @@ pub(super) fn lines(args: &GenerateArgs) -> Result<Vec<Input>, Fault> {
     }
     if let Some(set) = args.set {
         let lines = set.jsonl();
-        let lines = lines.lines().map(|line| Input { number: None, line: Line::parse(line) });
-        inputs.extend(lines);
+        let line = |line| Line::parse(line).map_err(Fault::from);
+        inputs.extend(lines.lines().map(|text| Input { number: None, line: line(text) }));
     }
+    some(args, inputs)
+}
+
+/// All lines, unless there are none.
+fn some(args: &GenerateArgs, inputs: Vec<Input>) -> Result<Vec<Input>, Fault> {
     if inputs.is_empty() {
         let (message, remedy) = match &args.file {
             Some(path) => {
@@ -52,6 +64,21 @@ pub(super) fn lines(args: &GenerateArgs) -> Result<Vec<Input>, Fault> {
         return Err(Fault::usage("no_prompt", message, remedy));
     }
     Ok(inputs)
+}
+
+/// Rows of a CSV file, as a cluster reads them.
+fn read_csv(file: std::fs::File, inputs: &mut Vec<Input>) -> Result<(), Fault> {
+    let fault = |refusal: LineRefusal| {
+        let LineRefusal { field, code, message, remedy, .. } = refusal;
+        let message = if field == "line" { message } else { format!("field {field}: {message}") };
+        Fault::new(Status::Usage, &code, message, remedy)
+    };
+    let lines = csv_lines(file, LINES_MAX.saturating_sub(inputs.len())).map_err(fault)?;
+    inputs.extend(lines.into_iter().map(|(number, line)| Input {
+        number: usize::try_from(number).ok(),
+        line: line.map_err(fault),
+    }));
+    Ok(())
 }
 
 /// `jobs`: whether lines are JSON; if unknown, a line that begins with a brace is.
@@ -87,7 +114,7 @@ fn read(
             return Err(Fault::usage("too_many_lines", message, "Split the file."));
         }
         let line = if jobs.unwrap_or_else(|| text.trim_start().starts_with('{')) {
-            Line::parse(text)
+            Line::parse(text).map_err(Fault::from)
         } else {
             Ok(Line { prompt: Some(text.to_owned()), ..Line::default() })
         };

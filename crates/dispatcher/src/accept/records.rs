@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 
 use csv::ByteRecord;
 use excite_jobs::api::LineRefusal;
-use excite_jobs::limits::LINE_BYTES_MAX;
+use excite_jobs::limits::{BATCH_BYTES_MAX, LINE_BYTES_MAX};
 use excite_jobs::{FIELDS, Line, LineError};
 use serde_json::{Map, Number, Value};
+use sha2::Sha256;
 
 use super::body::{BodyFault, Counted};
 use super::matrix::Matrix;
@@ -264,6 +265,41 @@ fn columns(first: &ByteRecord) -> Result<Columns, LineRefusal> {
     Ok(Columns(columns))
 }
 
+/// A line with its number, or why it is refused.
+pub type NumberedLine = (u64, Result<Line, LineRefusal>);
+
+/// The rows of a CSV file, for those who read one themselves; rows are numbered as in the file.
+///
+/// # Errors
+/// What is wrong with the first row or the file as a whole, for people, with the remedy.
+pub fn csv_lines(
+    input: impl Read + Send + 'static,
+    lines_max: usize,
+) -> Result<Vec<NumberedLine>, LineRefusal> {
+    let whole = |message: String, remedy: String| LineRefusal {
+        line: 1,
+        field: "line".into(),
+        code: "file".into(),
+        message,
+        remedy,
+    };
+    let failed = |fault: &BodyFault| whole(fault.to_string(), "Look at the file.".into());
+    let input = Counted::new(input, false, Sha256::default(), BATCH_BYTES_MAX);
+    let mut records = Records::new(Format::Csv, input).map_err(|fault| match fault {
+        RecordFault::Body(fault) => failed(&fault),
+        RecordFault::Columns(refusal) => refusal,
+    })?;
+    let (format, columns) = records.reading();
+    let mut lines = Vec::new();
+    while let Some(record) = records.next().map_err(|fault| failed(&fault))? {
+        if lines.len() == lines_max {
+            return Err(whole(format!("more than {lines_max} lines"), "Split the file.".into()));
+        }
+        lines.push((record.number, record.parse(format, &columns)));
+    }
+    Ok(lines)
+}
+
 impl Record {
     /// Its length, roughly.
     pub(super) fn bytes(&self) -> u64 {
@@ -370,7 +406,6 @@ fn not_utf8(number: u64) -> LineRefusal {
 #[cfg(test)]
 mod tests {
     use excite_jobs::SubjectRequest;
-    use sha2::Sha256;
 
     use super::*;
 
