@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use excite_eval::images::{self, Entry, Found, Problem};
 use excite_eval::measure::{Meter, Models};
-use excite_eval::scores::Book;
+use excite_eval::scores::{Book, Score};
 
 use crate::args::{EvalArgs, EvalCommand, MetricArgs};
 use crate::fault::{Fault, Status, with_causes};
@@ -97,6 +97,12 @@ fn measure(
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
+    let silent = |row: &&Score| row.caption.as_ref().is_some_and(|said| said.trim().is_empty());
+    for row in book.of(&entries).filter(silent) {
+        let problem = Problem::EmptyCaption { path: row.path.clone() };
+        printer.warning(&problem.to_string());
+        problems.push(problem);
+    }
     if book.of(&entries).next().is_none() {
         let message = "not one image could be measured".to_owned();
         let remedy = "See what is said of each of them.";

@@ -111,6 +111,12 @@ pub enum Problem {
         /// Its name below the folder.
         path: String,
     },
+    /// An image of which the captioning model says nothing.
+    #[error("`{path}` has an empty caption: its text-text similarity is left out")]
+    EmptyCaption {
+        /// Its name below the folder.
+        path: String,
+    },
     /// A second image of the same method, prompt and seed.
     #[error("`{path}` is left out: `{first}` is of the same method, prompt and seed")]
     Twice {
