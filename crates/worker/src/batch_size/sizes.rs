@@ -36,8 +36,8 @@ const WEIGHT_BYTES: u64 = 4;
 pub struct Work {
     /// One gradient pass and no refinement.
     guided: bool,
-    /// Both halves of classifier-free guidance.
-    halves: bool,
+    /// Predictions: both halves of classifier-free guidance, or one a phrase and one without any.
+    passes: usize,
 }
 
 impl Work {
@@ -49,9 +49,15 @@ impl Work {
         let works = specs
             .into_iter()
             .zip(&report.losses)
-            .map(|(spec, loss)| Self { guided: !loss.is_nan(), halves: spec.guidance_scale > 1. });
+            .map(|(spec, loss)| Self { guided: !loss.is_nan(), passes: passes(spec) });
         works.map(Some).reduce(|a, b| if a == b { a } else { None }).flatten()
     }
+}
+
+/// Predictions that a step makes for an image.
+fn passes(spec: &Spec) -> usize {
+    let all = spec.method.passes();
+    if spec.guidance_scale > 1. { all } else { all.saturating_sub(1) }
 }
 
 /// What a model's images of one size were measured to take.
@@ -316,8 +322,8 @@ mod tests {
         Spec { width: side, ..job(0).spec }
     }
 
-    const PLAIN: Work = Work { guided: false, halves: true };
-    const GUIDED: Work = Work { guided: true, halves: true };
+    const PLAIN: Work = Work { guided: false, passes: 2 };
+    const GUIDED: Work = Work { guided: true, passes: 2 };
 
     /// Steps of a size that take so many milliseconds an image.
     fn steps(sizes: &BatchSizes, spec: &Spec, images: usize, work: Work, each: u64) {
