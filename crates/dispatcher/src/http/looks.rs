@@ -163,21 +163,31 @@ mod tests {
         assert_eq!(weight().await, None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_change_shows_at_once_also_if_a_read_began_before_it() {
-        let (_folder, store, looks) = looks();
-        let id = BatchId::new();
-        put(&store, id, 1).await;
-        let mut reading = std::pin::pin!(looks.read(id));
-        assert!(futures::poll!(&mut reading).is_pending());
-        put(&store, id, 2).await;
-        looks.forget(id);
-        reading.await.unwrap();
-        assert_eq!(looks.of(id).await.unwrap().unwrap().batch.weight, 2);
-        put(&store, id, 3).await;
-        assert_eq!(looks.of(id).await.unwrap().unwrap().batch.weight, 2, "it is kept now");
-        looks.forget(id);
-        assert_eq!(looks.of(id).await.unwrap().unwrap().batch.weight, 3);
+    #[test]
+    fn a_change_shows_at_once_also_if_a_read_began_before_it() {
+        // One thread reads files, so that a read can be held up.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(1).build();
+        runtime.unwrap().block_on(async {
+            let (_folder, store, looks) = looks();
+            let id = BatchId::new();
+            put(&store, id, 1).await;
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let holding = tokio::task::spawn_blocking(move || held.recv());
+            let mut reading = std::pin::pin!(looks.read(id));
+            assert!(futures::poll!(&mut reading).is_pending());
+            release.send(()).unwrap();
+            holding.await.unwrap().unwrap();
+            put(&store, id, 2).await;
+            looks.forget(id);
+            let read = reading.await.unwrap().unwrap();
+            assert_eq!(read.batch.weight, 1, "it began before the change");
+            assert_eq!(looks.of(id).await.unwrap().unwrap().batch.weight, 2);
+            put(&store, id, 3).await;
+            assert_eq!(looks.of(id).await.unwrap().unwrap().batch.weight, 2, "it is kept now");
+            looks.forget(id);
+            assert_eq!(looks.of(id).await.unwrap().unwrap().batch.weight, 3);
+        });
     }
 
     #[tokio::test(start_paused = true)]
