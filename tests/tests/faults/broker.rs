@@ -22,7 +22,8 @@ async fn a_job_that_takes_longer_than_the_broker_waits_is_made_once() {
     let dispatcher = cluster.dispatcher().await.unwrap();
     cluster.push_model(&dispatcher).await.unwrap();
     let worker = cluster.worker(&["--slots", "2"]).await.unwrap();
-    let view = cluster.submit(&dispatcher, "", &guided_lines(2, 40)).await.unwrap();
+    // Long enough on a fast machine, too: some 8 s, with a look of the broker each half second.
+    let view = cluster.submit(&dispatcher, "", &guided_lines(2, 200)).await.unwrap();
     metric(&cluster, &worker, "excite_redeliveries_total", |count| count >= 2.).await;
     assert!(rabbit.log().find(|line| line.contains("timeout")).is_some(), "nobody waited too long");
     assert_unharmed(&cluster, &dispatcher, &view).await;
