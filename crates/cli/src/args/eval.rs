@@ -11,7 +11,7 @@ use crate::models::BUNDLED;
 const EVAL_EXAMPLES: &str = "\
 Examples:
   excite eval paper --seeds 0..4 --out evaluation
-  excite eval paper --methods none,attend_and_excite --batch 01a2255c --out evaluation
+  excite eval paper --batch 01a2255c --out evaluation
   excite eval images --clip clip-vit-base-patch16 --blip blip-image-captioning-base
 
 A folder of images is one that `excite generate` or `excite batch fetch --sidecars` wrote, or in the
