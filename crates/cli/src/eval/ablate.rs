@@ -157,11 +157,7 @@ impl Work<'_> {
                 let png = rendered.picture.to_png_of(&rendered.spec)?;
                 let path = path(&rendered.spec);
                 files::write(&path, &png)?;
-                let sha256 = files::sha256(&png);
-                let labels = BTreeMap::new();
-                let sidecar = excite_diffusion::sidecar(rendered, sha256, seconds, None, labels);
-                let json = serde_json::to_vec(&sidecar).map_err(|e| Fault::bug(&e.to_string()))?;
-                files::write(&sidecar::path(&path), &json)?;
+                sidecar::write(&path, &png, rendered, seconds, None, BTreeMap::new())?;
             }
             bar.inc(chunk.len() as u64);
         }

@@ -12,6 +12,7 @@ use excite_jobs::Sidecar;
 use serde::Serialize;
 
 use crate::printer::Printer;
+use crate::sidecar;
 
 /// The paper's thresholds are tested at the first ones; guidance ends behind 24.
 const STEPS: [usize; 5] = [0, 10, 20, 24, 40];
@@ -30,7 +31,7 @@ pub(super) fn foretold(entries: &[Entry], book: &Book) -> Vec<Foretold> {
     let mut trials: BTreeMap<(&str, usize), Vec<Trial<'_>>> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.sidecar) {
         let Some(happened) = book.get(entry).and_then(|score| score.shows_all()) else { continue };
-        let Some(sidecar) = sidecar(entry) else { continue };
+        let Some(sidecar) = read(entry) else { continue };
         for step in STEPS {
             let scores = sidecar.steps.get(step).map_or(&[][..], |line| &line.scores);
             let known: Option<Vec<f32>> = scores.iter().copied().collect();
@@ -48,8 +49,8 @@ pub(super) fn foretold(entries: &[Entry], book: &Book) -> Vec<Foretold> {
     trials.into_iter().filter_map(foretold).collect()
 }
 
-fn sidecar(entry: &Entry) -> Option<Sidecar> {
-    let text = std::fs::read(entry.path.with_extension("json")).ok()?;
+fn read(entry: &Entry) -> Option<Sidecar> {
+    let text = std::fs::read(sidecar::path(&entry.path)).ok()?;
     serde_json::from_slice(&text).ok()
 }
 

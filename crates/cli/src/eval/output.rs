@@ -17,7 +17,7 @@ use crate::files;
 use crate::generate::slug;
 use crate::printer::Printer;
 
-pub(super) const SHEETS: &str = "sheets";
+const SHEETS: &str = "sheets";
 
 pub(super) fn write(
     entries: &[Entry],

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
+use excite_jobs::MethodName;
+
 use super::evaluate;
 use crate::args::{BatchCommand, FetchArgs, GenerateArgs, ImageArgs, Layout, PaperArgs};
 use crate::batch;
@@ -23,7 +25,9 @@ pub(super) fn run(
     let quiet = Printer::silent();
     let mut worst = Status::Done;
     // Each method by itself, for images of a micro-batch share its time.
-    let methods: Vec<&str> = args.methods.split(',').map(str::trim).collect();
+    let methods = MethodName::list(&args.methods).map_err(|message| {
+        Fault::usage("methods", message, "Write names with commas between them.")
+    })?;
     for method in methods.into_iter().filter(|_| args.batch.is_empty()) {
         let generate = GenerateArgs {
             prompts: Vec::new(),
@@ -31,7 +35,7 @@ pub(super) fn run(
             set: Some(PromptSet::Paper),
             model: args.model.clone(),
             seeds: Some(args.seeds.clone()),
-            image: ImageArgs { steps: args.steps, ..ImageArgs::default() },
+            image: ImageArgs { steps: args.steps, method: Some(method), ..ImageArgs::default() },
             subjects: None,
             out: images.clone(),
             batch_size: args.batch_size,
@@ -39,7 +43,7 @@ pub(super) fn run(
             compute: args.compute.clone(),
             attention: false,
             compare: None,
-            methods: Some(method.to_owned()),
+            methods: None,
             trace: None,
             overwrite: false,
             json: false,

@@ -213,10 +213,7 @@ impl Work<'_> {
             files::write(path, &Trace::to_bytes(rendered)?)?;
         }
         let (custom_id, labels) = (image.custom_id.clone(), image.labels.clone());
-        let sha256 = files::sha256(&png);
-        let sidecar = excite_diffusion::sidecar(rendered, sha256, seconds, custom_id, labels);
-        let json = serde_json::to_vec(&sidecar).map_err(|e| Fault::bug(&e.to_string()))?;
-        files::write(&sidecar::path(&image.path), &json)?;
+        let sidecar = sidecar::write(&image.path, &png, rendered, seconds, custom_id, labels)?;
         tally.made += 1;
         self.report(image, &sidecar);
         Ok(())

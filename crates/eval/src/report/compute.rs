@@ -10,6 +10,7 @@ use crate::scores::Score;
 use crate::statistics::{
     Mending, Paired, Sample, Verdict, clustered_mean, deviation, mending, paired, ratio,
 };
+use crate::templates::split;
 
 /// Metrics of which pairs can be compared image by image.
 const COMPARED: [Metric; 5] =
@@ -57,7 +58,7 @@ fn subset(input: Input<'_>, name: &str, belongs: impl Fn(&Score) -> bool) -> Opt
         .collect();
     // A stable sort: the others stay by name.
     methods.sort_by_key(|method| method.name != input.baseline);
-    let skipped = prompts.iter().filter(|p| !p.contains(" and ") && !p.contains(" with "));
+    let skipped = prompts.iter().filter(|prompt| split(prompt).is_none());
     Some(Subset {
         name: name.to_owned(),
         prompts: prompts.len(),
