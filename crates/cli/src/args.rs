@@ -24,7 +24,9 @@ use crate::prompt_set::PromptSet;
 pub(crate) use batch::{BatchCommand, BatchListArgs, BatchOneArgs, DeleteArgs, FetchArgs, Layout};
 pub(crate) use compute::ComputeArgs;
 pub(crate) use dead::{DeadCommand, DeadListArgs, DeadShowArgs, ReplayArgs};
-pub(crate) use eval::{AblateArgs, EvalArgs, EvalCommand, MetricArgs, PaperArgs};
+pub(crate) use eval::{
+    AblateArgs, EvalArgs, EvalCommand, MetricArgs, PaperArgs, ReportArgs, RowsArgs,
+};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::{DoctorArgs, PushArgs, ServerArgs};
 pub(crate) use submit::{Format, SubmitArgs};

@@ -4,9 +4,9 @@
 //! (`excite_eval`), making images (`generate`).
 
 mod ablate;
-mod foretell;
 mod output;
 mod paper;
+mod rows;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,7 @@ pub(crate) fn run(
     match (&args.command, &args.path) {
         (Some(EvalCommand::Paper(args)), _) => paper::run(args, printer, interrupted),
         (Some(EvalCommand::Ablate(args)), _) => ablate::run(args, printer, interrupted),
+        (Some(EvalCommand::Report(args)), _) => rows::run(args, printer),
         (None, Some(path)) => {
             evaluate(path, args.method.as_deref(), &args.metrics, printer, interrupted)
         }
@@ -64,14 +65,15 @@ fn measure(
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
-    files::prepare_folder(&args.out)?;
+    files::prepare_folder(&args.report.out)?;
     let Found { entries, mut problems } = found;
     for problem in &problems {
         printer.warning(&problem.to_string());
     }
     let mut meter = Meter::load(&Models { clip: args.clip.clone(), blip: args.blip.clone() })?;
-    let path = args.out.join(SCORES);
+    let path = args.report.out.join(SCORES);
     let mut book = Book::open(&path, meter.measure()).map_err(|error| of_scores(&error))?;
+    complete(&mut book, &entries)?;
     let todo: Vec<&Entry> = entries.iter().filter(|entry| !book.has(entry)).collect();
     let there = entries.len() - todo.len();
     printer.note(&format!("{} images, {there} of them measured already", entries.len()));
@@ -108,8 +110,24 @@ fn measure(
         let remedy = "See what is said of each of them.";
         return Err(Fault::new(Status::Failed, "no_images", message, remedy.into()));
     }
-    output::write(&entries, &book, &problems, args, printer)?;
+    let rows: Vec<&Score> = book.of(&entries).collect();
+    output::write(&rows, &problems, &args.report, printer)?;
+    if args.sheets {
+        output::sheets(&entries, &book, args)?;
+    }
     Ok(if problems.is_empty() { Status::Done } else { Status::PartlyFailed })
+}
+
+/// Rows that were written before the JSON of their image was there, or by an earlier version, get what
+/// it says of the attention.
+fn complete(book: &mut Book, entries: &[Entry]) -> Result<(), Fault> {
+    for entry in entries.iter().filter(|entry| entry.attended.is_some()) {
+        if let Some(row) = book.get(entry).filter(|row| row.attended.is_none()) {
+            let row = Score { attended: entry.attended.clone(), ..row.clone() };
+            book.append(row).map_err(|error| of_scores(&error))?;
+        }
+    }
+    Ok(())
 }
 
 fn of_images(error: &images::ImagesError) -> Fault {

@@ -84,6 +84,24 @@ fn a_folder_is_measured_once_and_reported_on() {
     let printed: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(printed, first, "the same images, the same report");
     assert_eq!(std::fs::read_to_string(&scores).unwrap(), text);
+
+    // The rows alone give the same report, in whatever files and order they are; later ones count.
+    let lines: Vec<&str> = text.lines().collect();
+    let other = folders.out.join("other.ndjson");
+    let stale = lines[0].replace("\"full\":0", "\"full\":9").replace("\"full\":-0", "\"full\":9");
+    assert_ne!(stale, lines[0]);
+    std::fs::write(&other, format!("{}\n{stale}\n", lines[2..].join("\n"))).unwrap();
+    let rest = folders.out.join("rest.ndjson");
+    std::fs::write(&rest, format!("{}\nnonsense\n", lines[..4].join("\n"))).unwrap();
+    let again = folders.out.join("again");
+    let [other, rest, again] = [&other, &rest, &again].map(|path| path.to_str().unwrap());
+    let report = ["eval", "report", other, rest, "--json", "--out", again];
+    let (stdout, stderr) = ends(&excite(&report), 0);
+    assert!(stderr.contains("1 line of") && stderr.contains("rest.ndjson"), "{stderr}");
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap(), first);
+    // A prompt with an image less is told.
+    let (_, stderr) = ends(&excite(&["eval", "report", other, "--out", again]), 3);
+    assert!(stderr.contains("unequally many images"), "{stderr}");
 }
 
 #[test]
@@ -113,6 +131,10 @@ fn what_cannot_be_evaluated_says_what_to_do() {
     let (_, stderr) = ends(&excite(&["eval", path, "--out", out]), 2);
     assert!(stderr.contains("no images in"), "{stderr}");
     ends(&excite(&["eval"]), 2);
+    let (_, stderr) = ends(&excite(&["eval", "report", "/dev/null", "--out", out]), 1);
+    assert!(stderr.contains("not one score"), "{stderr}");
+    let (_, stderr) = ends(&excite(&["eval", "report", "no-such-file", "--out", out]), 1);
+    assert!(stderr.contains("no-such-file"), "{stderr}");
     let (_, stderr) = ends(&excite(&["eval", "paper", "--methods", "magic"]), 2);
     assert!(stderr.contains("`magic` is no method"), "{stderr}");
 

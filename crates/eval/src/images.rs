@@ -13,10 +13,12 @@ mod whole;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use excite_jobs::Sidecar;
 use excite_prompt::{PaperPrompt, paper_prompts};
 use serde::{Deserialize, Serialize};
 
 pub use read::{Image, read};
+pub use whole::unequal;
 
 /// An image to evaluate.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,8 +45,34 @@ pub struct Entry {
     pub tries: u32,
     /// Things it should show, in the order of the prompt; empty where nothing tells them.
     pub subjects: Vec<Subject>,
-    /// Whether a JSON beside the image belongs to it.
-    pub sidecar: bool,
+    /// From the JSON beside the image: how far its weakest subject was attended to.
+    pub attended: Option<Attended>,
+}
+
+/// The attention to the weakest subject of an image while it was made, 0 to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attended {
+    /// At the last step that guidance may change, by which `accept` chooses.
+    pub judged: f32,
+    /// At some of the steps ([`Attended::STEPS`]), from 0.
+    pub steps: BTreeMap<usize, f32>,
+}
+
+impl Attended {
+    /// The paper's thresholds are tested at the first three; guidance ends behind 24.
+    pub const STEPS: [usize; 5] = [0, 10, 20, 24, 40];
+
+    /// `None` where it has no subjects or its scores are not known.
+    pub(crate) fn of(sidecar: &Sidecar) -> Option<Self> {
+        let weakest = |step: usize| {
+            let scores = sidecar.steps.get(step)?.scores.iter().copied();
+            scores.collect::<Option<Vec<f32>>>()?.into_iter().reduce(f32::min)
+        };
+        let judged = sidecar.attention.scores.iter().copied().collect::<Option<Vec<f32>>>()?;
+        let judged = judged.into_iter().reduce(f32::min)?;
+        let steps = Self::STEPS.into_iter().filter_map(|step| Some((step, weakest(step)?)));
+        Some(Self { judged, steps: steps.collect() })
+    }
 }
 
 /// A thing that an image should show.
@@ -227,7 +255,8 @@ pub fn find(
     let key = |e: &Entry| (e.method.clone(), e.prompt.clone(), e.seed, e.name.clone());
     entries.sort_by_cached_key(key);
     let entries = whole::once(entries, &mut problems);
-    problems.extend(whole::unequal(&entries));
+    let images = entries.iter().map(|entry| (entry.method.as_str(), entry.prompt.as_str()));
+    problems.extend(unequal(images));
     problems.extend(whole::shared_seconds(&entries));
     Ok(Found { entries, problems })
 }

@@ -220,7 +220,7 @@ mod tests {
             seconds: None,
             tries: 1,
             subjects: words.iter().map(subject).collect(),
-            sidecar: false,
+            attended: None,
         }
     }
 

@@ -385,14 +385,8 @@ mod tests {
         assert!(pixels("full", COLOURS[0]) > 1000 && pixels("full", COLOURS[1]) > 1000);
         assert!(pixels("full_drop", COLOURS[0]) > 1000);
         assert_eq!(pixels("full_drop", COLOURS[1]), 0);
-        let kinds = Default::default();
-        let nothing = crate::report::Input {
-            rows: &[],
-            problems: &[],
-            baseline: "none",
-            kinds: &kinds,
-            resamples: 1,
-        };
+        let nothing =
+            crate::report::Input { rows: &[], problems: &[], baseline: "none", resamples: 1 };
         assert!(super::figures(&Report::new(nothing)).is_empty());
     }
 

@@ -5,6 +5,8 @@
 
 mod compute;
 mod csv;
+mod foretell;
+mod further;
 mod published;
 mod table;
 
@@ -17,6 +19,8 @@ use crate::images::Problem;
 use crate::scores::Score;
 use crate::statistics::{Interval, Mending, Paired};
 
+pub use foretell::Foretold;
+pub use further::Further;
 pub use published::{Agreement, Published, published};
 pub use table::Style;
 
@@ -39,8 +43,6 @@ pub struct Input<'a> {
     pub problems: &'a [Problem],
     /// The method that the others are compared with.
     pub baseline: &'a str,
-    /// How images of the baseline fail (`doubled`, `lone`), by [`Score::path`].
-    pub kinds: &'a BTreeMap<String, String>,
     /// [`crate::statistics::RESAMPLES`], or fewer where time matters.
     pub resamples: usize,
 }
@@ -58,6 +60,12 @@ pub struct Report {
     pub measures: Vec<String>,
     /// The paper's sets first; `all` last if there are several.
     pub subsets: Vec<Subset>,
+    /// Whether the attention to the weakest subject foretells that all are shown, by method and step.
+    #[serde(default)]
+    pub foretold: Vec<Foretold>,
+    /// What trying further seeds would give, by method and number of seeds.
+    #[serde(default)]
+    pub further: Vec<Further>,
     /// What was not as it should be.
     pub problems: Vec<Problem>,
 }

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::binding::Verdict;
-use crate::images::Entry;
+use crate::images::{Attended, Entry};
 
 /// Of a row.
 pub const VERSION: u32 = 1;
@@ -52,6 +52,9 @@ pub struct Score {
     /// Whether each subject has its colour; `None` where that cannot be measured.
     #[serde(default)]
     pub binding: Option<Binding>,
+    /// How far its weakest subject was attended to while it was made.
+    #[serde(default)]
+    pub attended: Option<Attended>,
     /// Seeds that were tried for it.
     pub tries: u32,
     /// The models and the version that these numbers are of.
@@ -120,6 +123,7 @@ impl Score {
             text_text: None,
             presence: Vec::new(),
             binding: None,
+            attended: entry.attended.clone(),
             tries: entry.tries,
             measure: measure.to_owned(),
         }
@@ -204,6 +208,54 @@ pub struct Ignored {
     pub cut: usize,
 }
 
+/// The rows of a file, whatever they were measured with.
+#[derive(Debug, Clone, Default)]
+pub struct Lines {
+    /// In their order, superseded ones too.
+    pub rows: Vec<Score>,
+    /// What is no row.
+    pub ignored: Ignored,
+    /// Bytes up to the end of the last whole line.
+    whole: u64,
+}
+
+impl Lines {
+    /// Reads to the end.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn read(mut reader: impl BufRead) -> std::io::Result<Self> {
+        let (mut found, mut line) = (Self::default(), Vec::new());
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line)?;
+            if read == 0 {
+                return Ok(found);
+            }
+            if !line.ends_with(b"\n") {
+                found.ignored.cut = 1;
+                return Ok(found);
+            }
+            found.whole += read as u64;
+            match serde_json::from_slice::<Score>(&line) {
+                Ok(row) if row.v == VERSION => found.rows.push(row),
+                _ => found.ignored.broken += 1,
+            }
+        }
+    }
+}
+
+/// Rows of the same method, prompt and seed are of the same image, measured or made again: the last
+/// one counts. Without a seed the file's name tells them apart. By method, prompt, seed and name.
+pub fn latest(rows: impl IntoIterator<Item = Score>) -> Vec<Score> {
+    let key = |row: &Score| {
+        let name = row.seed.is_none().then(|| row.path.clone());
+        (row.method.clone(), row.prompt.clone(), row.seed, name)
+    };
+    let by_image: BTreeMap<_, _> = rows.into_iter().map(|row| (key(&row), row)).collect();
+    by_image.into_values().collect()
+}
+
 /// The file of scores.
 #[derive(Debug)]
 pub struct Book {
@@ -253,28 +305,15 @@ impl Book {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false);
         let mut file = file.open(path).map_err(io)?;
-        let (mut rows, mut ignored, mut whole) = (BTreeMap::new(), Ignored::default(), 0);
-        let mut reader = BufReader::new(&mut file);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = reader.read_until(b'\n', &mut line).map_err(io)?;
-            if read == 0 {
-                break;
-            }
-            if !line.ends_with(b"\n") {
-                ignored.cut = 1;
-                break;
-            }
-            whole += read as u64;
-            match serde_json::from_slice::<Score>(&line) {
-                Ok(row) if row.v != VERSION => ignored.broken += 1,
-                Ok(row) if row.measure != measure => ignored.other_measure += 1,
-                Ok(row) => drop(rows.insert(Key::of_row(&row), row)),
-                Err(_) => ignored.broken += 1,
+        let read = Lines::read(BufReader::new(&mut file)).map_err(io)?;
+        let Lines { rows: all, mut ignored, whole } = read;
+        let mut rows = BTreeMap::new();
+        for row in all {
+            match row.measure == measure {
+                true => drop(rows.insert(Key::of_row(&row), row)),
+                false => ignored.other_measure += 1,
             }
         }
-        drop(reader);
         // The next row must not continue a cut one.
         file.set_len(whole).map_err(io)?;
         file.seek(SeekFrom::Start(whole)).map_err(io)?;
@@ -339,7 +378,7 @@ mod tests {
             seconds: Some(1.5),
             tries: 1,
             subjects: Vec::new(),
-            sidecar: true,
+            attended: None,
         }
     }
 
@@ -431,13 +470,14 @@ mod tests {
     #[test]
     fn a_row_is_a_line_of_json() {
         let presence = vec![Presence { word: "cat".into(), logit: 1.5, present: true }];
-        let row = Score { presence, ..row("a/3.png", 0.25) };
+        let attended = Some(Attended { judged: 0.5, steps: [(10, 0.25)].into() });
+        let row = Score { presence, attended, ..row("a/3.png", 0.25) };
         let want = concat!(
             r#"{"v":1,"path":"a/3.png","sha256":"aa","prompt":"a cat and a dog","#,
             r#""subset":"animals","method":"none","seed":3,"seconds":1.5,"full":0.25,"#,
             r#""min_object":null,"caption":null,"text_text":null,"#,
             r#""presence":[{"word":"cat","logit":1.5,"present":true}],"binding":null,"#,
-            r#""tries":1,"measure":"m1"}"#
+            r#""attended":{"judged":0.5,"steps":{"10":0.25}},"tries":1,"measure":"m1"}"#
         );
         assert_eq!(serde_json::to_string(&row).unwrap(), want);
         assert_eq!(serde_json::from_str::<Score>(want).unwrap(), row);

@@ -140,7 +140,7 @@ mod tests {
             seconds: None,
             tries: 1,
             subjects: Vec::new(),
-            sidecar: false,
+            attended: None,
         }
     }
 

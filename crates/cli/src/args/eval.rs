@@ -12,6 +12,7 @@ const EVAL_EXAMPLES: &str = "\
 Examples:
   excite eval paper --seeds 0..4 --out evaluation
   excite eval paper --batch 01a2255c --out evaluation
+  excite eval report scores.ndjson
   excite eval images --clip clip-vit-base-patch16 --blip blip-image-captioning-base
 
 A folder of images is one that `excite generate` or `excite batch fetch --sidecars` wrote, or in the
@@ -50,6 +51,7 @@ pub(crate) struct EvalArgs {
 pub(crate) enum EvalCommand {
     Paper(Box<PaperArgs>),
     Ablate(Box<AblateArgs>),
+    Report(RowsArgs),
 }
 
 /// With what is measured, and where it goes
@@ -63,6 +65,17 @@ pub(crate) struct MetricArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) blip: Option<PathBuf>,
 
+    /// Also draw a contact sheet for each prompt
+    #[arg(long)]
+    pub(crate) sheets: bool,
+
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+}
+
+/// What is reported, and where it goes
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReportArgs {
     /// The method that the others are compared with
     #[arg(long, value_name = "METHOD", default_value = "none")]
     pub(crate) baseline: String,
@@ -71,13 +84,29 @@ pub(crate) struct MetricArgs {
     #[arg(long, value_name = "DIR", default_value = "evaluation")]
     pub(crate) out: PathBuf,
 
-    /// Also draw a contact sheet for each prompt
-    #[arg(long)]
-    pub(crate) sheets: bool,
-
     /// Print the report as JSON instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+const ROWS_EXAMPLES: &str = "\
+Examples:
+  excite eval report north/scores.ndjson south/scores.ndjson --out evaluation
+  zcat docs/faithfulness/scores.ndjson.gz | excite eval report -
+
+Of rows of the same method, prompt and seed the last one counts. No image is looked at, so contact sheets
+are not drawn.";
+
+/// Report on images that were measured before, here or elsewhere
+#[derive(Debug, Args)]
+#[command(after_help = ROWS_EXAMPLES)]
+pub(crate) struct RowsArgs {
+    /// Files of scores (scores.ndjson); - for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 const PAPER_EXAMPLES: &str = "\
@@ -166,9 +195,10 @@ pub(crate) struct AblateArgs {
 impl EvalArgs {
     pub(crate) fn json(&self) -> bool {
         match &self.command {
-            Some(EvalCommand::Paper(args)) => args.metrics.json,
-            Some(EvalCommand::Ablate(args)) => args.metrics.json,
-            None => self.metrics.json,
+            Some(EvalCommand::Paper(args)) => args.metrics.report.json,
+            Some(EvalCommand::Ablate(args)) => args.metrics.report.json,
+            Some(EvalCommand::Report(args)) => args.report.json,
+            None => self.metrics.report.json,
         }
     }
 }

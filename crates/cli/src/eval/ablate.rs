@@ -61,7 +61,7 @@ pub(super) fn run(
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
     let model = models::load(&args.model, &args.compute.choose()?, printer)?;
-    let out = &args.metrics.out;
+    let out = &args.metrics.report.out;
     files::prepare_folder(out)?;
     let root = out.join("images");
     let mut found = Found::default();

@@ -20,7 +20,7 @@ pub(super) fn run(
     printer: &Printer,
     interrupted: &AtomicBool,
 ) -> Result<Status, Fault> {
-    let images = args.metrics.out.join(IMAGES);
+    let images = args.metrics.report.out.join(IMAGES);
     // What is read is the report, not a line an image.
     let quiet = Printer::silent();
     let mut worst = Status::Done;

@@ -1,7 +1,9 @@
 //! Real small PNGs and JPEGs in a folder.
 
 use excite_diffusion::picture::Picture;
-use excite_jobs::{AttendAndExcite, Method, Noise, SchedulerName, Sidecar, Spec, Try, VERSION};
+use excite_jobs::{
+    AttendAndExcite, Attention, Method, Noise, SchedulerName, Sidecar, Spec, StepLine, Try, VERSION,
+};
 use excite_prompt::Subject as Word;
 
 use super::read::sha256_of;
@@ -119,7 +121,7 @@ fn the_layout_of_the_paper_is_a_folder_a_prompt() {
     assert_eq!(first.subset.as_deref(), Some("animals"));
     let words: Vec<_> = first.subjects.iter().map(|s| (s.word.as_str(), &s.colour)).collect();
     assert_eq!(words, [("cat", &None), ("dog", &None)]);
-    assert_eq!((first.seconds, first.tries, first.sidecar), (None, 1, false));
+    assert_eq!((first.seconds, first.tries, &first.attended), (None, 1, &None));
     assert_eq!((&found.entries[4].subset, found.entries[4].subjects.len()), (&None, 0));
     let read = read(&found.entries[4].path).unwrap();
     assert_eq!((read.picture.width(), read.picture.height()), (8, 8));
@@ -162,6 +164,23 @@ fn a_sidecar_says_what_its_image_is() {
     let folder = Folder::new();
     folder.made("a-frog-3", spec("a frog, alone", 3, true));
     let plain = folder.png("a-frog-3-none.png");
+    let steps = (0..21).map(|step| StepLine {
+        timestep: 0.,
+        step_size: None,
+        loss: None,
+        // What was not known at a step is not a score.
+        scores: vec![Some(0.5), (step != 10).then_some(0.25)],
+        refinements: 0,
+    });
+    let scores = vec![Some(0.75), Some(0.5)];
+    let attention = Attention { measured_at_step: 24, scores, ..Attention::default() };
+    let png = std::fs::read(folder.root().join("a-frog-3.png")).unwrap();
+    let watched = Sidecar {
+        steps: steps.collect(),
+        attention,
+        ..sidecar(spec("a frog, alone", 3, true), &png)
+    };
+    folder.json("a-frog-3.json", &watched);
     let plain = Sidecar { seconds: 1.5, ..sidecar(spec("a frog, alone", 3, false), &plain) };
     folder.json("a-frog-3-none.json", &plain);
     let png = folder.png("a-frog-4.png");
@@ -182,9 +201,11 @@ fn a_sidecar_says_what_its_image_is() {
     ]);
     let first = &found.entries[0];
     assert_eq!(
-        (first.seconds, first.sidecar, first.labels["run"].as_str()),
-        (Some(2.5), true, "1")
+        (first.seconds, first.labels["run"].as_str(), &found.entries[1].attended),
+        (Some(2.5), "1", &None)
     );
+    let attended = Attended { judged: 0.5, steps: [(0, 0.25), (20, 0.25)].into() };
+    assert_eq!(first.attended, Some(attended));
     assert_eq!((&*first.prompt, &*first.subjects[0].word), ("a frog, alone", "frog"));
 }
 
@@ -201,7 +222,7 @@ fn without_sidecars_the_text_in_the_image_tells() {
     let seen: Vec<_> = found.entries.iter().map(|e| (&*e.method, &*e.prompt, e.seed)).collect();
     let prompt = "is it? a frog";
     assert_eq!(seen, [("attend_and_excite", prompt, Some(0)), ("none", prompt, Some(0))]);
-    assert!(found.entries.iter().all(|entry| !entry.sidecar));
+    assert!(found.entries.iter().all(|entry| entry.attended.is_none()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use excite_prompt::PaperPrompt;
 
 use super::beside::{self, Known};
-use super::{Entry, ImagesError, Layout, Problem, Subject, papers, read};
+use super::{Attended, Entry, ImagesError, Layout, Problem, Subject, papers, read};
 
 /// A search and what it found so far.
 pub(super) struct Search<'a> {
@@ -136,7 +136,7 @@ impl<'a> Search<'a> {
             labels: sidecar.map(|sidecar| sidecar.labels.clone()).unwrap_or_default(),
             seconds: sidecar.map(|sidecar| sidecar.seconds).filter(|s| s.is_finite() && *s >= 0.),
             tries: sidecar.map_or(1, |sidecar| sidecar.tries.len().max(1) as u32),
-            sidecar: sidecar.is_some(),
+            attended: sidecar.and_then(Attended::of),
         });
     }
 

@@ -22,11 +22,12 @@ pub(super) fn once(entries: Vec<Entry>, problems: &mut Vec<Problem>) -> Vec<Entr
     kept
 }
 
-/// The methods whose prompts do not have equally many images.
-pub(super) fn unequal(entries: &[Entry]) -> Vec<Problem> {
+/// The methods whose prompts do not have equally many images, of the method and the prompt of each
+/// image.
+pub fn unequal<'a>(images: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Problem> {
     let mut methods: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
-    for entry in entries {
-        *methods.entry(&entry.method).or_default().entry(&entry.prompt).or_default() += 1;
+    for (method, prompt) in images {
+        *methods.entry(method).or_default().entry(prompt).or_default() += 1;
     }
     let mut problems = Vec::new();
     for (method, prompts) in methods {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use excite_prompt::PaperSubset;
 
+use super::foretell::foretold;
+use super::further::further;
 use super::published::agreement;
 use super::{ALL, COLOUR_ERROR, Estimate, Input, Method, Metric, OTHER, Report, Subset, VERSION};
 use crate::scores::Score;
@@ -33,6 +35,8 @@ pub(super) fn report(input: Input<'_>) -> Report {
         resamples: input.resamples,
         measures: measures.into_iter().collect(),
         subsets,
+        foretold: foretold(input.rows, input.resamples),
+        further: further(input.rows, input.baseline, input.resamples),
         problems: input.problems.to_vec(),
     }
 }
@@ -141,7 +145,7 @@ fn mended(input: Input<'_>, rows: &[&Score], baseline: &[&Score]) -> Option<Mend
             let plain = plain.get(&key(row)?)?;
             Some(Verdict {
                 prompt: &row.prompt,
-                kind: input.kinds.get(&plain.path).map(String::as_str),
+                kind: plain.failure(),
                 plain: plain.shows_all()?,
                 method: row.shows_all()?,
             })

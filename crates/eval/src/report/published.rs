@@ -49,9 +49,9 @@ type Values = (f64, f64, f64);
 const VALUES: [(&str, &str, Option<Values>, Values, Values); 6] = [
     ("none", "Stable Diffusion",
         Some((0.311, 0.213, 0.767)), (0.340, 0.246, 0.793), (0.335, 0.235, 0.765)),
-    ("composable_diffusion", "Composable Diffusion",
+    ("composable", "Composable Diffusion",
         Some((0.284, 0.232, 0.692)), (0.336, 0.252, 0.769), (0.349, 0.265, 0.759)),
-    ("structure_diffusion", "StructureDiffusion",
+    ("structure", "StructureDiffusion",
         Some((0.306, 0.210, 0.761)), (0.336, 0.242, 0.781), (0.332, 0.234, 0.762)),
     ("prompt_to_prompt", "Prompt-to-Prompt",
         Some((0.300, 0.216, 0.771)), (0.349, 0.252, 0.809), (0.341, 0.245, 0.782)),
@@ -146,6 +146,11 @@ mod tests {
         }
         assert_eq!(of("animals", "SynGen"), None);
         assert_eq!(of("objects", "Stable Diffusion"), of("objects", "none"));
+        assert_eq!(of("objects", "StructureDiffusion"), of("objects", "structure"));
+        // Whatever can be made here is found by the name it has here.
+        for name in excite_jobs::MethodName::NAMES.iter().copied() {
+            assert_eq!(of("objects", name).map(|p| p.method), Some(name));
+        }
         assert_eq!(
             of("objects", "attend_and_excite+accept"),
             of("objects", "attendandexciteaccept")

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::published::{NOTE, of};
-use super::{COLOUR_ERROR, Estimate, Metric, Report, Subset};
+use super::{COLOUR_ERROR, Estimate, Metric, Report, Subset, foretell, further};
 use crate::statistics::{Interval, Rate};
 
 /// How tables look.
@@ -20,11 +20,11 @@ const PROBLEMS_SHOWN: usize = 20;
 const ABSENT: &str = "-";
 
 /// Cells under a header.
-struct Grid {
+pub(super) struct Grid {
     /// Columns of words, aligned left; those of numbers follow.
-    words: usize,
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
+    pub(super) words: usize,
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 pub(super) fn tables(report: &Report, style: Style) -> String {
@@ -59,6 +59,8 @@ pub(super) fn tables(report: &Report, style: Style) -> String {
     if report.subsets.iter().any(|subset| !subset.agreement.is_empty()) {
         note(&mut out, NOTE);
     }
+    section(&mut out, style, foretell::TITLE, &foretell::grid(&report.foretold));
+    section(&mut out, style, further::TITLE, &further::grid(&report.further, &report.baseline));
     let of = |subset: &Subset| {
         subset.methods.iter().any(|m| m.metrics.contains_key(&Metric::ColourRight))
     };
@@ -235,7 +237,7 @@ fn signed(metric: Metric, interval: Interval) -> String {
     }
 }
 
-fn percent(Interval { value, low, high }: Interval, signed: bool) -> String {
+pub(super) fn percent(Interval { value, low, high }: Interval, signed: bool) -> String {
     let [value, low, high] = [value, low, high].map(|share| 100. * share);
     if signed {
         format!("{value:+.1} points [{low:+.1} {high:+.1}]")

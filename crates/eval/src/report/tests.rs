@@ -1,8 +1,8 @@
 //! Rows with numbers that can be added up by hand.
 
 use super::*;
-use crate::images::Count;
-use crate::scores::Presence;
+use crate::images::{Attended, Count};
+use crate::scores::{Binding, Presence};
 
 /// A row of an image whose two subjects are seen or not.
 fn row(
@@ -34,6 +34,7 @@ fn row(
         text_text: None,
         presence: ["first", "second"].into_iter().zip(seen).map(presence).collect(),
         binding: None,
+        attended: None,
         tries: 1,
         measure: "m".into(),
     }
@@ -44,9 +45,9 @@ fn rows() -> Vec<Score> {
     let (cat, lion) = ("a cat and a dog", "a lion and a frog");
     let guided = "attend_and_excite";
     vec![
-        row(cat, animals, "none", 0, 0.25, [true, false]),
+        with_things(row(cat, animals, "none", 0, 0.25, [true, false]), &["first"]),
         row(cat, animals, "none", 1, 0.5, [true, true]),
-        row(lion, animals, "none", 0, 0.25, [false, false]),
+        with_things(row(lion, animals, "none", 0, 0.25, [false, false]), &["second", "second"]),
         row(lion, animals, "none", 1, 0.5, [true, true]),
         row(cat, animals, guided, 0, 0.5, [true, true]),
         row(cat, animals, guided, 1, 0.5, [true, false]),
@@ -56,10 +57,15 @@ fn rows() -> Vec<Score> {
     ]
 }
 
-fn of(rows: &[Score], problems: &[Problem], kinds: &[(&str, &str)]) -> Report {
-    let kinds = kinds.iter().map(|(path, kind)| ((*path).to_owned(), (*kind).to_owned())).collect();
+fn of(rows: &[Score], problems: &[Problem]) -> Report {
     let rows: Vec<&Score> = rows.iter().collect();
-    Report::new(Input { rows: &rows, problems, baseline: "none", kinds: &kinds, resamples: 200 })
+    Report::new(Input { rows: &rows, problems, baseline: "none", resamples: 200 })
+}
+
+/// The same row, of a picture that shows these things.
+fn with_things(row: Score, things: &[&str]) -> Score {
+    let things = things.iter().map(|thing| Some((*thing).to_owned())).collect();
+    Score { binding: Some(Binding { subjects: Vec::new(), things }), ..row }
 }
 
 /// Two methods on two prompts of a set, one of them on another prompt.
@@ -69,9 +75,7 @@ pub(crate) fn report() -> Report {
         Problem::Broken { path: "x.png".into(), reason: "it is cut off".into() },
         Problem::UnequalCounts { method: "none".into(), counts },
     ];
-    let kinds =
-        [("none/a cat and a dog/0.png", "lone"), ("none/a lion and a frog/0.png", "doubled")];
-    of(&rows(), &problems, &kinds)
+    of(&rows(), &problems)
 }
 
 #[test]
@@ -136,7 +140,7 @@ fn the_order_is_compared_with_the_published_one() {
             full,
             [true; 2],
         ));
-        of(&rows, &[], &[]).subset("animals").unwrap().agreement[0].clone()
+        of(&rows, &[]).subset("animals").unwrap().agreement[0].clone()
     };
     // Published: composable below plain below Attend-and-Excite; here plain has 0.375, it 0.625.
     assert_eq!((with(0.1).metric, with(0.1).pairs), (Metric::Full, 3));
@@ -153,7 +157,7 @@ fn the_order_is_compared_with_the_published_one() {
             row("a cat and a red car", Some("animals_objects"), method, 0, full, [true; 2])
         })
         .collect();
-    let agreement = of(&equal, &[], &[]).subset("animals_objects").unwrap().agreement[0].clone();
+    let agreement = of(&equal, &[]).subset("animals_objects").unwrap().agreement[0].clone();
     assert_eq!((agreement.pairs, agreement.swapped, agreement.tau), (2, vec![], 1.));
     assert_eq!(report().subset("other").unwrap().agreement, []);
     assert_eq!(report().subset("all").unwrap().agreement, []);
@@ -175,7 +179,7 @@ fn json_gives_the_report_back_and_csv_has_a_number_a_line() {
     has("animals,attend_and_excite,all_present_minus_none,3,0.3333333333333333,");
     has("animals,attend_and_excite,mended_doubled,1,1,1,1");
     has("all,attend_and_excite,lost,1,1,");
-    let odd = of(&[row("a", None, "one, \"two\"", 0, 0.5, [true; 2])], &[], &[]).csv();
+    let odd = of(&[row("a", None, "one, \"two\"", 0, 0.5, [true; 2])], &[]).csv();
     assert!(odd.contains("other,\"one, \"\"two\"\"\",full,1,0.5,0.5,0.5"), "{odd}");
 }
 
@@ -220,9 +224,64 @@ attend_and_excite      3            1 / 1  +0.167 [+0.125 +0.250]  +0.083 [+0.06
 
 #[test]
 fn names_do_not_break_tables_and_nothing_is_a_report_too() {
-    let odd = of(&[row("a", None, "a|b", 0, 0.5, [true; 2])], &[], &[]);
+    let odd = of(&[row("a", None, "a|b", 0, 0.5, [true; 2])], &[]);
     assert!(odd.table(Style::Markdown).contains("| a\\|b   |"), "{}", odd.table(Style::Markdown));
-    let empty = of(&[], &[], &[]);
+    let empty = of(&[], &[]);
     assert_eq!((empty.subsets.len(), empty.csv().lines().count()), (0, 1));
     assert!(empty.table(Style::Text).contains("200 bootstrap resamples"));
+}
+
+/// An image of a seed whose weakest subject was attended to so far.
+fn tried(prompt: &str, method: &str, seed: u32, judged: f32, all: bool) -> Score {
+    let attended = Attended { judged, steps: [(10, judged / 2.)].into() };
+    Score { attended: Some(attended), ..row(prompt, None, method, seed, 0.5, [true, all]) }
+}
+
+#[test]
+fn further_seeds_are_chosen_by_the_score() {
+    let rows = [
+        tried("a", "none", 0, 0.1, false),
+        tried("a", "none", 1, 0.2, false),
+        tried("b", "none", 0, 0.1, false),
+        tried("b", "none", 1, 0.2, true),
+        // The best score is not that of the good image; equal ones count as they come.
+        tried("a", "guided", 0, 0.9, false),
+        tried("a", "guided", 1, 0.2, true),
+        tried("a", "guided", 2, 0.9, true),
+        tried("b", "guided", 0, 0.3, true),
+        tried("b", "guided", 1, 0.2, false),
+        tried("b", "guided", 2, 0.1, false),
+        // Fewer seeds than the others, and seeds that were tried by the method itself.
+        tried("c", "guided", 0, 0.9, true),
+        Score { tries: 4, ..tried("a", "guided+accept", 0, 0.9, true) },
+    ];
+    let report = of(&rows, &[]);
+    let found: Vec<_> = report
+        .further
+        .iter()
+        .map(|f| {
+            let sixth = |share: f64| (6. * share * 1e9).round() / 1e9;
+            let removed = f.removed.map(|removed| (removed.value * 1e9).round() / 1e9);
+            let shares = [f.all_present.value, f.any_present.value].map(sixth);
+            (&*f.method, f.seeds, f.prompts, shares, removed)
+        })
+        .collect();
+    // "a", two seeds: 0 and 1 keep a bad one, 1 and 2 a good one, 2 and 0 the first of equals.
+    // Failures of the baseline: all of "a", half of "b".
+    let removed = |kept: f64| Some(((kept - 0.25) / 0.75 * 1e9).round() / 1e9);
+    #[rustfmt::skip]
+    assert_eq!(found, [
+        ("guided", 1, 2, [3., 3.], removed(3. / 6.)),
+        ("guided", 2, 2, [4., 5.], removed(4. / 6.)),
+        // Of three the best of "a" is seed 0 or 2, whichever comes first.
+        ("guided", 3, 2, [5., 6.], removed(5. / 6.)),
+        ("none",   1, 2, [1.5, 1.5], Some(0.)),
+        ("none",   2, 2, [3., 3.], removed(3. / 6.)),
+    ]);
+    let text = report.table(Style::Text);
+    assert!(text.contains("with further seeds") && text.contains("does the weakest"), "{text}");
+    let foretold: Vec<_> =
+        report.foretold.iter().map(|f| (&*f.method, f.step, f.images, f.auc.value)).collect();
+    // "none": the good image has the highest score of four, with one tie: (2 + 0.5) of 3 pairs.
+    assert_eq!(foretold[1], ("none", 10, 4, 2.5 / 3.));
 }
