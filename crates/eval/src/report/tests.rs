@@ -1,8 +1,9 @@
 //! Rows with numbers that can be added up by hand.
 
 use super::*;
+use crate::binding::Verdict;
 use crate::images::{Attended, Count};
-use crate::scores::{Binding, Presence};
+use crate::scores::{Binding, Bound, Presence};
 
 /// A row of an image whose two subjects are seen or not.
 fn row(
@@ -261,8 +262,9 @@ fn further_seeds_are_chosen_by_the_score() {
         .iter()
         .map(|f| {
             let sixth = |share: f64| (6. * share * 1e9).round() / 1e9;
-            let removed = f.removed.map(|removed| (removed.value * 1e9).round() / 1e9);
-            let shares = [f.all_present.value, f.any_present.value].map(sixth);
+            let kept = f.by_score.unwrap();
+            let removed = kept.removed.map(|removed| (removed.value * 1e9).round() / 1e9);
+            let shares = [kept.all_present, f.any.all_present].map(|share| sixth(share.value));
             (&*f.method, f.seeds, f.prompts, shares, removed)
         })
         .collect();
@@ -278,10 +280,34 @@ fn further_seeds_are_chosen_by_the_score() {
         ("none",   1, 2, [1.5, 1.5], Some(0.)),
         ("none",   2, 2, [3., 3.], removed(3. / 6.)),
     ]);
+    assert!(report.further.iter().all(|further| further.by_regions.is_none()));
     let text = report.table(Style::Text);
     assert!(text.contains("with further seeds") && text.contains("does the weakest"), "{text}");
     let foretold: Vec<_> =
         report.foretold.iter().map(|f| (&*f.method, f.step, f.images, f.auc.value)).collect();
     // "none": the good image has the highest score of four, with one tie: (2 + 0.5) of 3 pairs.
     assert_eq!(foretold[1], ("none", 10, 4, 2.5 / 3.));
+}
+
+#[test]
+fn further_seeds_are_chosen_by_the_regions() {
+    let of_regions = |seed, verdict, all| {
+        let bound = |verdict| Bound { word: "cat".into(), colour: None, verdict };
+        let subjects = [Verdict::Shown, verdict].map(bound).to_vec();
+        let binding = Some(Binding { subjects, things: Vec::new() });
+        Score { binding, ..row("a", None, "guided", seed, 0.5, [true, all]) }
+    };
+    let rows = [
+        of_regions(0, Verdict::Undecided, true),
+        of_regions(1, Verdict::Swapped, false),
+        of_regions(2, Verdict::Absent, true),
+    ];
+    let report = of(&rows, &[]);
+    let shares: Vec<_> = report
+        .further
+        .iter()
+        .map(|f| (3. * f.by_regions.unwrap().all_present.value, f.by_score, f.any.removed))
+        .collect();
+    // Whatever the order, seed 1 before 0 before 2.
+    assert_eq!(shares, [(2., None, None), (1., None, None), (0., None, None)]);
 }
