@@ -20,7 +20,7 @@ use crate::scores::Score;
 use crate::statistics::{Interval, Mending, Paired};
 
 pub use foretell::Foretold;
-pub use further::Further;
+pub use further::{Further, Kept};
 pub use published::{Agreement, Published, published};
 pub use table::Style;
 
