@@ -13,7 +13,8 @@ mod whole;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use excite_jobs::Sidecar;
+use excite_diffusion::weakest;
+use excite_jobs::{Number, Sidecar};
 use excite_prompt::{PaperPrompt, paper_prompts};
 use serde::{Deserialize, Serialize};
 
@@ -64,15 +65,18 @@ impl Attended {
 
     /// `None` where it has no subjects or its scores are not known.
     pub(crate) fn of(sidecar: &Sidecar) -> Option<Self> {
-        let weakest = |step: usize| {
-            let scores = sidecar.steps.get(step)?.scores.iter().copied();
-            scores.collect::<Option<Vec<f32>>>()?.into_iter().reduce(f32::min)
-        };
-        let judged = sidecar.attention.scores.iter().copied().collect::<Option<Vec<f32>>>()?;
-        let judged = judged.into_iter().reduce(f32::min)?;
-        let steps = Self::STEPS.into_iter().filter_map(|step| Some((step, weakest(step)?)));
-        Some(Self { judged, steps: steps.collect() })
+        let of_step = |step: usize| Some((step, least(&sidecar.steps.get(step)?.scores)?));
+        Some(Self {
+            judged: least(&sidecar.attention.scores)?,
+            steps: Self::STEPS.into_iter().filter_map(of_step).collect(),
+        })
     }
+}
+
+/// `None` if one is not known, or there is none.
+fn least(scores: &[Number]) -> Option<f32> {
+    let known: Vec<f32> = scores.iter().copied().collect::<Option<_>>()?;
+    weakest(&known).map(|place| known[place])
 }
 
 /// A thing that an image should show.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::{Grid, percent};
+use super::table::{ABSENT, Grid, percent};
 use crate::binding::Verdict;
 use crate::scores::Score;
 use crate::statistics::{Interval, clustered_mean, ratio};
@@ -168,7 +168,7 @@ pub(super) fn grid(further: &[Further], baseline: &str) -> Grid {
             [kept.map(|kept| kept.all_present), kept.and_then(|kept| kept.removed)]
         });
         let cells =
-            cells.map(|cell| cell.map_or_else(|| "-".to_owned(), |share| percent(share, false)));
+            cells.map(|cell| cell.map_or_else(|| ABSENT.to_owned(), |share| percent(share, false)));
         [one.method.clone(), one.seeds.to_string()].into_iter().chain(cells).collect()
     };
     Grid { words: 1, header, rows: further.iter().map(row).collect() }

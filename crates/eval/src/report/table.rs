@@ -17,7 +17,7 @@ pub enum Style {
 
 /// Problems that are told one by one.
 const PROBLEMS_SHOWN: usize = 20;
-const ABSENT: &str = "-";
+pub(super) const ABSENT: &str = "-";
 
 /// Cells under a header.
 pub(super) struct Grid {
